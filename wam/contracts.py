@@ -80,7 +80,7 @@ class ActionSpace:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(data) - known:
             raise expected(f"action-space keys among {sorted(known)}", got=sorted(unknown), do="remove or rename them")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        return cls(**data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,137 @@
+"""What a world-action model is made of, as structured configs that YAML fills in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wam.contracts import expected
+from wam.diffusion.clocks import RULES, ClockConfig
+from wam.diffusion.flow import Parametrisation
+
+
+@dataclass(kw_only=True)
+class StreamConfig:
+    """One stream. kind: `text`, `video`, `vector` (one token) or `chunk` (one token per step).
+
+    width: 0 takes the model's. predicts: what a noisy stream's head prints. loss_weight: its share of the loss.
+    tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`.
+    """
+
+    kind: str
+    width: int = 0
+    mlp_ratio: float = 4.0
+    predicts: Parametrisation = "velocity"
+    loss_weight: float = 1.0
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    registers: int = 0
+    tubelet: int = 1
+    stem: str = "conv"
+    stem_width: int = 32
+    grid: int = 8
+
+
+@dataclass(kw_only=True)
+class ConditionalConfig:
+    """One row of the training mixture: clock rules by stream (see `wam.diffusion.clocks`) and how often it is drawn.
+
+    weight: on demonstrations; play: on random play, where actions do not follow from the frame (None: as `weight`).
+    """
+
+    name: str
+    weight: float
+    play: float | None = None
+    clocks: dict[str, str] = field(default_factory=dict)
+
+
+def default_streams() -> dict[str, StreamConfig]:
+    return {
+        "text": StreamConfig(kind="text"),
+        "observation": StreamConfig(kind="video"),
+        "state": StreamConfig(kind="vector"),
+        "future": StreamConfig(
+            kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.4), loss_weight=4.0
+        ),
+        "action": StreamConfig(kind="chunk", registers=4),
+    }
+
+
+def default_conditionals() -> list[ConditionalConfig]:
+    """The mixture trained when the config names none. Every row with the same set of present streams runs as one."""
+    row = ConditionalConfig
+    return [
+        row(name="policy", weight=1.0, play=0.05, clocks={"action": "draw", "future": "dropped"}),
+        row(name="forward_dynamics", weight=0.4, play=0.5, clocks={"action": "clean", "future": "draw"}),
+        row(name="inverse_dynamics", weight=0.2, play=0.35, clocks={"action": "draw", "future": "clean"}),
+        row(name="imagine", weight=0.2, play=0.05, clocks={"action": "noise", "future": "draw"}),
+        row(name="joint", weight=0.2, play=0.1, clocks={"action": "draw", "future": "draw"}),
+    ]
+
+
+@dataclass(kw_only=True)
+class TextConfig:
+    """encoder: `small` (trained from scratch with the model) or the name or path of a T5, UMT5, CLIP or SigLIP text
+    encoder of transformers, kept frozen. tokens: length every sentence is padded or cut to, so that no mask is needed."""
+
+    encoder: str = "small"
+    revision: str | None = None
+    tokens: int = 12
+    width: int = 96
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """Streams, visibility and sizes of one world-action model.
+
+    width, depth, heads, head_dim: of the transformer; head count and head size are shared by all streams so that
+    attention can join them, widths may differ. views, history, future, chunk: V, observed T, future frame offsets (in
+    dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
+    hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs.
+    """
+
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    head_dim: int = 32
+    image_size: int = 64
+    views: int = 2
+    history: int = 1
+    future: list[int] = field(default_factory=lambda: [4, 8])
+    chunk: int = 8
+    action_dim: int = 4
+    state_dim: int = 4
+    latent_action_dim: int = 0
+    embodiments: int = 1
+    soft_prompts: int = 0
+    state_dropout: float = 0.1
+    text_dropout: float = 0.1
+    visibility: Any = "joint"
+    streams: dict[str, StreamConfig] = field(default_factory=default_streams)
+    conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
+    text: TextConfig = field(default_factory=TextConfig)
+    video_tokenizer: str = "pixels"
+    video_tokenizer_revision: str | None = None
+
+    def validate(self) -> None:
+        if len(self.future) % self.streams["future"].tubelet if "future" in self.streams else 0:
+            raise expected(
+                f"a number of future frames that {self.streams['future'].tubelet} (tubelet) divides",
+                got=len(self.future),
+                do="change `model.future` or `model.streams.future.tubelet`",
+            )
+        for row in self.conditionals:
+            for stream, rule in row.clocks.items():
+                if stream not in self.streams or rule not in RULES:
+                    raise expected(
+                        f"conditional {row.name!r} to give streams {sorted(self.streams)} a rule among {RULES}",
+                        got=f"{stream}: {rule}",
+                        do="mend `model.conditionals`",
+                    )
+
+    def stream_width(self, stream: str) -> int:
+        return self.streams[stream].width or self.width
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """Streams that are denoised, in a fixed order."""
+        return tuple(s for s in self.streams if s not in ("text", "observation", "state"))

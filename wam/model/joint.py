@@ -1,0 +1,163 @@
+"""The joint transformer: one loop over layers in which every stream projects, attends and updates.
+
+A stream attends to the concatenated keys and values of the streams it sees, so no dense mask exists across streams and
+the flash kernels apply. Only block-causal streams mask, and only inside themselves. `wam.model.reference` holds the
+slow dense-mask version that this one is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wam.model.attention import attend
+from wam.model.expert import NativeExpert, Rotary
+from wam.model.visibility import VisibilityTable
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(kw_only=True)
+class StreamInput:
+    """One stream at the transformer's door: tokens h (B, L, D), condition (B, G, condition width), rotary table,
+    frames (T): into how many equal blocks a causal stream's tokens fall."""
+
+    h: Tensor
+    condition: Tensor
+    rotary: Rotary | None = None
+    frames: int = 1
+
+
+@dataclass(kw_only=True)
+class StreamCache:
+    """Keys and values of one context stream, per layer, each (B, N, L, head_dim); frames they cover; tokens per frame."""
+
+    layers: list[KeysValues] = field(default_factory=list)
+    frames: int = 1
+
+    def expand(self, repeats: int) -> StreamCache:
+        """Each row repeated, for several draws per context."""
+        layers = [(k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)) for k, v in self.layers]
+        return StreamCache(layers=layers, frames=self.frames)
+
+    def extend(self, newer: StreamCache, *, keep: int) -> StreamCache:
+        """This cache followed by `newer`, the oldest frames beyond `keep` forgotten."""
+        frames = min(self.frames + newer.frames, keep)
+        layers = []
+        for (k, v), (new_k, new_v) in zip(self.layers, newer.layers, strict=True):
+            kept = frames * (new_k.shape[2] // newer.frames)
+            layers.append((torch.cat([k, new_k], 2)[:, :, -kept:], torch.cat([v, new_v], 2)[:, :, -kept:]))
+        return StreamCache(layers=layers, frames=frames)
+
+
+def causal_mask(frames: int, past_frames: int, tokens: int, *, window: int | None, device: torch.device) -> Tensor:
+    """(frames * tokens, (past_frames + frames) * tokens) bool: a frame reads itself and the `window - 1` before it."""
+    reader = torch.arange(past_frames, past_frames + frames, device=device)[:, None]
+    source = torch.arange(past_frames + frames, device=device)[None]
+    allowed = source <= reader
+    if window is not None:
+        allowed &= source > reader - window
+    return allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+class JointTransformer(nn.Module):
+    """Stream experts side by side, `depth` layers of them. widths: D by stream."""
+
+    def __init__(
+        self,
+        *,
+        widths: Mapping[str, int],
+        depth: int,
+        heads: int,
+        head_dim: int,
+        condition_width: int,
+        mlp_ratios: Mapping[str, float],
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.experts = nn.ModuleDict(
+            {
+                stream: nn.ModuleList(
+                    NativeExpert(
+                        width=width,
+                        heads=heads,
+                        head_dim=head_dim,
+                        condition_width=condition_width,
+                        mlp_ratio=mlp_ratios[stream],
+                    )
+                    for _ in range(depth)
+                )
+                for stream, width in widths.items()
+            }
+        )
+
+    def forward(
+        self,
+        streams: Mapping[str, StreamInput],
+        table: VisibilityTable,
+        *,
+        context: Mapping[str, StreamCache] | None = None,
+        keep_cache: bool = False,
+        window: int | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, StreamCache]]:
+        """Run the given streams; `context` holds streams computed earlier, which are read and not run.
+
+        A causal stream that is both given and cached reads its cached frames as its past; `window` bounds how many
+        frames a causal stream looks back over. Returns each stream's tokens after the last layer, and, with
+        `keep_cache`, the keys and values of the given streams.
+        """
+        context = context or {}
+        h = {s: given.h for s, given in streams.items()}
+        present = tuple(dict.fromkeys([*context, *streams]))
+        kept = {s: StreamCache(frames=given.frames) for s, given in streams.items()} if keep_cache else {}
+        conditions = {s: F.silu(given.condition) for s, given in streams.items()}
+        masks = {s: self._mask(s, given, table, context, window) for s, given in streams.items()}
+        for layer in range(self.depth):
+            modulation, queries = {}, {}
+            cached = {s: cache.layers[layer] for s, cache in context.items()}
+            own: dict[str, KeysValues] = {}
+            for s, given in streams.items():
+                expert = self.experts[s][layer]  # type: ignore[index]
+                modulation[s] = expert.modulation(conditions[s])
+                queries[s], key, value = expert.qkv(h[s], modulation[s], given.rotary)
+                own[s] = (key, value)
+                if keep_cache:
+                    kept[s].layers.append((key, value))
+            for s in streams:
+                keys, values = [], []
+                for source, detached in sorted(table.sources(s, present), key=lambda pair: pair[0] == s):
+                    for key, value in (part[source] for part in (cached, own) if source in part):  # past, then now
+                        keys.append(key.detach() if detached else key)
+                        values.append(value.detach() if detached else value)
+                mask = masks[s]
+                if mask is not None:  # a reader's own keys come last; all before them are visible
+                    others = sum(k.shape[2] for k in keys) - mask.shape[1]
+                    mask = F.pad(mask, (others, 0), value=True)
+                attended = attend(
+                    queries[s],
+                    keys[0] if len(keys) == 1 else torch.cat(keys, dim=2),
+                    values[0] if len(values) == 1 else torch.cat(values, dim=2),
+                    mask=mask,
+                )
+                h[s] = self.experts[s][layer].update(h[s], attended, modulation[s])  # type: ignore[index]
+        return h, kept
+
+    @staticmethod
+    def _mask(
+        stream: str,
+        given: StreamInput,
+        table: VisibilityTable,
+        context: Mapping[str, StreamCache],
+        window: int | None,
+    ) -> Tensor | None:
+        if stream not in table.causal:
+            return None
+        past = context[stream].frames if stream in context else 0
+        if given.frames == 1 and (window is None or past < window):
+            return None
+        tokens = given.h.shape[1] // given.frames
+        return causal_mask(given.frames, past, tokens, window=window, device=given.h.device)

@@ -1,0 +1,242 @@
+"""The network: stems, the joint transformer and heads, wired by the visibility table. No noise is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from wam.contracts import Batch, expected
+from wam.model.config import ModelConfig
+from wam.model.context import Context
+from wam.model.joint import JointTransformer, StreamInput
+from wam.model.rope import chunk_positions, grid_positions, rotary_table
+from wam.model.stems import ChunkHead, ChunkStem, ClockEmbedding, TextStem, VectorStem, from_grids, to_grids
+from wam.model.video import ConvHead, ConvStem, PatchHead, PatchStem
+from wam.model.visibility import table_from
+from wam.tokenizers.text import TextEncoder
+from wam.tokenizers.video import VideoTokenizer
+
+
+class JointNetwork(nn.Module):
+    """From streams at their clocks to predictions. `condition_width` W is the width of every adaLN condition."""
+
+    def __init__(self, config: ModelConfig, *, text: TextEncoder, video: VideoTokenizer) -> None:
+        super().__init__()
+        config.validate()
+        self.config, self.table = config, table_from(config.visibility)
+        self.video_tokenizer = video
+        W = self.condition_width = config.width
+        widths = {s: config.stream_width(s) for s in config.streams}
+        self.transformer = JointTransformer(
+            widths=widths,
+            depth=config.depth,
+            heads=config.heads,
+            head_dim=config.head_dim,
+            condition_width=W,
+            mlp_ratios={s: c.mlp_ratio for s, c in config.streams.items()},
+        )
+        self.clock = ClockEmbedding(W)
+        self.stream_bias = nn.ParameterDict({s: nn.Parameter(torch.zeros(W)) for s in config.streams})
+        self.edges = nn.ModuleDict()
+        self.stems = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        latent_size = config.image_size // video.spatial
+        for s, c in config.streams.items():
+            for source in self.table.modulators(s, config.streams):
+                self.edges[f"{source}->{s}"] = nn.Linear(W, W)
+            if c.kind == "text":
+                self.stems[s] = TextStem(text, tokens=config.text.tokens, width=widths[s], condition_width=W)
+            elif c.kind == "vector":
+                self.stems[s] = VectorStem(
+                    config.state_dim,
+                    embodiments=config.embodiments,
+                    prompts=config.soft_prompts,
+                    width=widths[s],
+                    condition_width=W,
+                )
+            elif c.kind == "chunk":
+                dim, length = self.chunk_shape(s)
+                self.stems[s] = ChunkStem(
+                    dim,
+                    length,
+                    embodiments=config.embodiments,
+                    registers=c.registers,
+                    width=widths[s],
+                    condition_width=W,
+                )
+                self.heads[s] = ChunkHead(dim, embodiments=config.embodiments, width=widths[s], condition_width=W)
+            elif c.kind == "video":
+                self._make_video(s, latent_size, video.channels, widths[s], W)
+            else:
+                raise expected("stream kind text, video, vector or chunk", got=f"{c.kind!r} for {s!r}", do="mend it")
+
+    def _make_video(self, stream: str, size: int, channels: int, width: int, condition_width: int) -> None:
+        c = self.config.streams[stream]
+        if c.stem not in ("conv", "patch"):
+            raise expected("stem conv or patch", got=f"{c.stem!r} for {stream!r}", do="choose one of the two")
+        inputs = channels * c.tubelet + (channels if stream in self.table.skips else 0)
+        stem_type = ConvStem if c.stem == "conv" else PatchStem
+        stem = stem_type(inputs, size=size, grid=c.grid, base=c.stem_width, width=width)
+        self.stems[stream] = stem
+        self.register_parameter(f"{stream}_views", nn.Parameter(0.02 * torch.randn(self.config.views, width)))
+        if stream not in self.config.noisy:
+            return
+        outputs = channels * c.tubelet
+        if c.stem == "conv":
+            self.heads[stream] = ConvHead(
+                outputs, grid=c.grid, skip_widths=stem.skip_widths, width=width, condition_width=condition_width
+            )
+        else:
+            self.heads[stream] = PatchHead(outputs, size=size, grid=c.grid, width=width, condition_width=condition_width)
+
+    def chunk_shape(self, stream: str) -> tuple[int, int]:
+        """(A, K) of a chunk stream."""
+        c = self.config
+        return {"action": (c.action_dim, c.chunk), "latent_action": (c.latent_action_dim, c.chunk), "value": (1, 1)}[
+            stream
+        ]
+
+    # context ----------------------------------------------------------------------------------------------------
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """uint8 or [0, 1] float frames (B, V, T, H, W, C) -> latents (B, V, T', h, w, c)."""
+        size = self.config.image_size
+        if frames.shape[-3:] != (size, size, 3):
+            raise expected(
+                f"frames of {size} x {size} x 3", got=tuple(frames.shape[-3:]), do="resize them, or set model.image_size"
+            )
+        if frames.shape[1] != self.config.views:
+            raise expected(f"{self.config.views} views", got=frames.shape[1], do="choose the cameras of the dataset")
+        scaled = frames.float() / 127.5 - 1 if frames.dtype == torch.uint8 else frames.float() * 2 - 1
+        return self.video_tokenizer.encode(scaled)
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents -> frames (B, V, T, H, W, C) in [0, 1]."""
+        return ((self.video_tokenizer.decode(latents) + 1) / 2).clamp(0, 1)
+
+    def context(self, batch: Batch, *, hide_state: Tensor | None = None, time: int = 0) -> Context:
+        """Run the streams that no noisy stream reaches. hide_state (B,) bool marks rows whose state is kept away."""
+        latents = self.encode_frames(batch.images)
+        size, device = batch.size, batch.images.device
+        inputs: dict[str, StreamInput] = {}
+        summaries: dict[str, Tensor] = {}
+        if "text" in self.stems:
+            sentences = batch.instruction or ("",) * size
+            h, summaries["text"] = self.stems["text"](sentences)
+            inputs["text"] = StreamInput(h=h, condition=self.stream_bias["text"].expand(size, 1, -1))
+        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, time=time)
+        if "state" in self.stems:
+            state = batch.state
+            absent = torch.ones(size, dtype=torch.bool, device=device) if state is None else hide_state
+            absent = torch.zeros(size, dtype=torch.bool, device=device) if absent is None else absent
+            if state is None:
+                state = torch.zeros(size, self.config.state_dim, device=device)
+            elif state.shape[1] != self.config.state_dim:
+                raise expected(f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset")
+            h, summaries["state"] = self.stems["state"](state, absent, batch.embodiment)
+            condition = self._condition("state", summaries, size)
+            inputs["state"] = StreamInput(h=h, condition=condition)
+        _, caches = self.transformer(inputs, self.table, keep_cache=True)
+        return Context(
+            size=size, caches=caches, summaries=summaries, present=latents[:, :, -1:], embodiment=batch.embodiment, time=time
+        )
+
+    def _observation(
+        self, latents: Tensor, view_mask: Tensor | None, summaries: Mapping[str, Tensor], *, time: int
+    ) -> StreamInput:
+        size, views, frames = latents.shape[:3]
+        tokens, _ = self.stems["observation"](to_grids(latents, 1))
+        h = rearrange(tokens, "(b t v) l d -> b t v l d", b=size, v=views) + self.observation_views[:, None]
+        if view_mask is not None:
+            h = h * view_mask[:, None, :, None, None]
+        times = torch.arange(time - frames + 1, time + 1)
+        return StreamInput(
+            h=h.flatten(1, 3),
+            condition=self._condition("observation", summaries, size),
+            rotary=self._rotary(grid_positions(times, self.config.streams["observation"].grid, views), latents.device),
+            frames=frames,
+        )
+
+    def _rotary(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        return rotary_table(positions.to(device), self.config.head_dim)
+
+    def _condition(self, stream: str, summaries: Mapping[str, Tensor], size: int, clock: Tensor | None = None) -> Tensor:
+        """(B, G, W): the stream's own bias, its embedded clock (B, G, W) and the summaries that modulate it."""
+        condition = self.stream_bias[stream].expand(size, 1, -1)
+        if clock is not None:
+            condition = condition + clock
+        for source in self.table.modulators(stream, summaries):
+            condition = condition + self.edges[f"{source}->{stream}"](summaries[source])
+        return condition
+
+    # denoising --------------------------------------------------------------------------------------------------
+
+    def denoise(self, context: Context, signals: Mapping[str, Tensor], clocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions of every stream in `signals`, each in its own parametrisation.
+
+        signals: future latents (B, V, T, h, w, c), chunks (B, K, A), at `clocks` (B,) (or (B, T / tubelet) for video).
+        """
+        size = context.size
+        embedded = {s: self.clock(clocks[s]) for s in signals}
+        tokens: dict[str, Tensor] = {}
+        summaries = dict(context.summaries)
+        features: dict[str, list[Tensor]] = {}
+        for s, signal in signals.items():
+            if self.config.streams[s].kind == "chunk":
+                tokens[s], summaries[s] = self.stems[s](signal, embedded[s][:, 0], context.embodiment)
+            else:
+                tokens[s], features[s] = self._embed_video(s, signal, context.present)
+        conditions = {s: self._condition(s, summaries, size, embedded[s]) for s in signals}
+        inputs = {
+            s: StreamInput(
+                h=tokens[s],
+                condition=conditions[s],
+                rotary=self._rotary(self._positions(s, signal, context.time), signal.device),
+                frames=conditions[s].shape[1] if s in features else 1,
+            )
+            for s, signal in signals.items()
+        }
+        h, _ = self.transformer(inputs, self.table, context=context.caches)
+        return {
+            s: self._predict_video(s, h[s], features[s], conditions[s], context.present, signal)
+            if s in features
+            else self.heads[s](h[s][:, : signal.shape[1]], conditions[s], context.embodiment)
+            for s, signal in signals.items()
+        }
+
+    def _positions(self, stream: str, signal: Tensor, time: int) -> Tensor:
+        c = self.config.streams[stream]
+        if c.kind == "video":
+            offsets = torch.tensor(self.config.future, dtype=torch.float32).reshape(-1, c.tubelet).mean(1)
+            return grid_positions(time + offsets, c.grid, self.config.views)
+        times = torch.arange(signal.shape[1] + c.registers).clamp(max=signal.shape[1] - 1) + time
+        return chunk_positions(times)
+
+    def _embed_video(self, stream: str, signal: Tensor, present: Tensor) -> tuple[Tensor, list[Tensor]]:
+        c = self.config.streams[stream]
+        grids = to_grids(signal, c.tubelet)
+        times = signal.shape[2] // c.tubelet
+        if stream in self.table.skips:
+            beside = to_grids(present.expand(-1, -1, times, -1, -1, -1), 1)
+            grids = torch.cat([grids, beside], dim=1)
+        tokens, features = self.stems[stream](grids)
+        views = getattr(self, f"{stream}_views")
+        h = rearrange(tokens, "(b t v) l d -> b t v l d", t=times, v=signal.shape[1]) + views[:, None]
+        return h.flatten(1, 3), features
+
+    def _predict_video(
+        self, stream: str, h: Tensor, features: list[Tensor], condition: Tensor, present: Tensor, signal: Tensor
+    ) -> Tensor:
+        """An x0 prediction is the present plus what the head says has changed: it starts as a copy."""
+        c = self.config.streams[stream]
+        views, times = signal.shape[1], signal.shape[2] // c.tubelet
+        tokens = rearrange(h, "b (t v l) d -> (b t v) l d", t=times, v=views)
+        per_picture = condition.expand(-1, times, -1).repeat_interleave(views, dim=1).flatten(0, 1)
+        grids = self.heads[stream](tokens, features, nn.functional.silu(per_picture))
+        change = from_grids(grids, views=views, times=times, tubelet=c.tubelet).float()
+        if c.predicts == "x0" and stream in self.table.skips:
+            return present + change
+        return change

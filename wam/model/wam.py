@@ -1,0 +1,230 @@
+"""The world-action model: one network, five conditionals, all thin presets over `sample(given=..., want=...)`.
+
+| method             | given                    | wanted         |
+|--------------------|--------------------------|----------------|
+| `policy`           | observation, state, text | action (the future is dropped, not computed) |
+| `imagine`          | observation, text        | future         |
+| `forward_dynamics` | observation, action      | future         |
+| `inverse_dynamics` | observation, future      | action         |
+| `joint`            | observation, state, text | future, action |
+
+Text and state always ride along where the batch has them. Source of the idea: UWM (Zhu et al. 2025), Motus, Cosmos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wam.contracts import ActionSpace, Batch, expected
+from wam.diffusion.clocks import sampling_clocks
+from wam.diffusion.flow import to_velocity
+from wam.diffusion.guidance import guide
+from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
+from wam.model.config import ConditionalConfig, ModelConfig
+from wam.model.context import Context
+from wam.model.network import JointNetwork
+from wam.model.normalize import Normalizer
+from wam.tokenizers.text import TextEncoder, make_text_encoder
+from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
+
+CONTEXT = ("observation", "text", "state")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was wanted. future (B, V, T, H, W, C) in [0, 1]; action (B, K, A) in the action space's units."""
+
+    future: Tensor | None = None
+    action: Tensor | None = None
+    latent_action: Tensor | None = None
+    value: Tensor | None = None
+    clocks: dict[str, float] = field(default_factory=dict)
+
+
+class WorldActionModel(nn.Module):
+    """A joint distribution over future frames and action chunks, given what is seen and asked."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        action_space: ActionSpace | None = None,
+        text: TextEncoder | None = None,
+        video: VideoTokenizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.action_space = config, action_space
+        self.network = JointNetwork(
+            config,
+            text=text or make_text_encoder(config.text.encoder, width=config.text.width, revision=config.text.revision),
+            video=video or make_video_tokenizer(config.video_tokenizer, revision=config.video_tokenizer_revision),
+        )
+        self.normalizers = nn.ModuleDict(
+            {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
+        )
+
+    # signals ----------------------------------------------------------------------------------------------------
+
+    def normalized(self, batch: Batch) -> Batch:
+        changes: dict[str, Any] = {}
+        for name in ("state", "action"):
+            value = getattr(batch, name)
+            if value is not None:
+                normalizer = self.normalizers[name]
+                if value.shape[-1] != normalizer.center.shape[0]:
+                    raise expected(
+                        f"{name} of {normalizer.center.shape[0]} dimensions",
+                        got=value.shape[-1],
+                        do=f"use data of the embodiment the model was made for, or set model.{name}_dim",
+                    )
+                changes[name] = normalizer.normalize(value)
+        return batch.replace(**changes)
+
+    def signals(self, batch: Batch) -> Signals:
+        """The clean signal of every noisy stream that the (normalised) batch has."""
+        found: Signals = {}
+        if batch.future is not None and "future" in self.config.streams:
+            found["future"] = self.network.encode_frames(batch.future)
+        for name in ("action", "latent_action"):
+            value = getattr(batch, name)
+            if value is not None and name in self.config.streams:
+                found[name] = value
+        if batch.value is not None and "value" in self.config.streams:
+            found["value"] = batch.value[:, None, None]
+        return found
+
+    def signal_shape(self, stream: str, size: int) -> tuple[int, ...]:
+        c, video = self.config, self.network.video_tokenizer
+        if c.streams[stream].kind == "video":
+            side = c.image_size // video.spatial
+            return size, c.views, len(c.future) // video.temporal, side, side, video.channels
+        dim, length = self.network.chunk_shape(stream)
+        return size, length, dim
+
+    # sampling ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def context(self, batch: Batch, *, given: Sequence[str] = CONTEXT) -> Context:
+        """The cache of an observation, for repeated `sample(context=...)` calls."""
+        hidden = [name for name, stream in (("state", "state"), ("instruction", "text")) if stream not in given]
+        return self.network.context(self.normalized(batch.without(*hidden)))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch: Batch,
+        *,
+        given: Sequence[str] = CONTEXT,
+        want: Sequence[str] = ("future", "action"),
+        steps: int = 4,
+        sampler: str = "euler",
+        guidance: float = 1.0,
+        seed: int = 0,
+        context: Context | None = None,
+        clocks: Mapping[str, Tensor] | None = None,
+        schedulers: Mapping[str, Any] | None = None,
+        cached: bool = True,
+    ) -> Sample:
+        """Draw the wanted streams given the given ones.
+
+        steps: denoising steps. guidance: scale on text, 1 is none. clocks: (steps + 1,) falling noise levels by wanted
+        stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
+        `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
+        """
+        if unknown := (set(want) - set(self.config.noisy)) | (set(given) - set(self.config.streams)):
+            raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
+        device = batch.images.device
+        plain = self.normalized(batch)
+        clean = self.signals(plain.without(*(s for s in ("future", "action") if s not in given)))
+        if missing := [s for s in given if s in self.config.noisy and s not in clean]:
+            raise expected(f"a batch with {', '.join(missing)}", got="none", do="give what the conditional is given")
+        context = context or self.context(batch, given=given)
+        bare = self.context(batch.without("instruction"), given=given) if guidance != 1.0 else None
+        noise = {
+            s: initial_noise(self.signal_shape(s, batch.size), seed=seed + 7919 * i, device=device)
+            for i, s in enumerate(self.config.noisy)
+        }
+        fixed = {s: clean[s] for s in given if s in clean}
+        fixed |= {s: noise[s] for s in self._unsaid(given, want)}
+        fixed_clocks = {s: torch.full((), 0.0 if s in clean and s in given else 1.0, device=device) for s in fixed}
+
+        def velocity(signals: Signals, now: Mapping[str, Tensor]) -> Signals:
+            known = context if cached else self.context(batch, given=given)
+            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want)
+            if bare is not None:
+                slopes = guide(slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance)
+            return slopes
+
+        start = {s: noise[s] for s in want}
+        if schedulers is not None:
+            final = integrate_with_schedulers(velocity, start, schedulers)
+            ends = dict.fromkeys(want, 0.0)
+        else:
+            laid = {s: sampling_clocks(steps, shift=1.0).to(device) for s in want} | dict(clocks or {})
+            final = integrate(velocity, start, laid, sampler=sampler)
+            ends = {s: float(laid[s][-1]) for s in want}
+        return self._finish(final, ends)
+
+    def _velocity(
+        self, context: Context, signals: Signals, clocks: Mapping[str, Tensor], want: Sequence[str]
+    ) -> Signals:
+        ordered = {s: signals[s] for s in self.config.noisy if s in signals}
+        rows = {s: clocks[s].to(context.present.device).float().expand(context.size) for s in ordered}
+        predictions = self.network.denoise(context, ordered, rows)
+        return {
+            s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts)
+            for s in want
+        }
+
+    def _unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
+        """Streams neither given nor wanted that stay in, as pure noise: those the matching training conditional kept."""
+        row = matching_conditional(self.config.conditionals, given, want)
+        return [s for s, rule in row.clocks.items() if rule == "noise"] if row else []
+
+    def _finish(self, final: Signals, ends: dict[str, float]) -> Sample:
+        fields: dict[str, Any] = {"clocks": ends}
+        for s, signal in final.items():
+            if s == "future":
+                fields[s] = self.network.decode_frames(signal)
+            elif s == "action":
+                fields[s] = self.normalizers["action"].restore(signal)  # type: ignore[operator]
+            else:
+                fields[s] = signal.flatten() if s == "value" else signal
+        return Sample(**fields)
+
+    def policy(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
+        """p(action | observation, state, text); the future is dropped, so it costs nothing."""
+        return self.sample(batch, want=("action",), steps=steps, **options)
+
+    def imagine(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
+        """p(future | observation, text)."""
+        return self.sample(batch, want=("future",), steps=steps, **options)
+
+    def forward_dynamics(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
+        """p(future | observation, action)."""
+        return self.sample(batch, given=(*CONTEXT, "action"), want=("future",), steps=steps, **options)
+
+    def inverse_dynamics(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
+        """p(action | observation, future)."""
+        return self.sample(batch, given=(*CONTEXT, "future"), want=("action",), steps=steps, **options)
+
+    def joint(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
+        """p(future, action | observation, state, text)."""
+        return self.sample(batch, want=("future", "action"), steps=steps, **options)
+
+
+def matching_conditional(
+    rows: Sequence[ConditionalConfig], given: Sequence[str], want: Sequence[str]
+) -> ConditionalConfig | None:
+    """The training row that draws what is wanted and gives what is given, if there is one."""
+    for row in rows:
+        drawn = {s for s, rule in row.clocks.items() if rule in ("draw", "shared")}
+        clean = {s for s, rule in row.clocks.items() if rule == "clean"}
+        if drawn == set(want) and clean <= set(given):
+            return row
+    return None

@@ -1,0 +1,115 @@
+"""The joint objective: one context per window, then one draw per group of conditionals, each with its own clocks.
+
+Conditionals that keep the same streams run together, every row of the batch with its own rules; conditionals that drop
+a stream (the policy drops the future) run as a group of their own, without computing what they drop. So a training step
+costs one context, one short pass for the policy and one for everything that has a future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wam.contracts import Batch, expected
+from wam.diffusion.clocks import draw_clocks
+from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
+from wam.model.config import ConditionalConfig
+from wam.model.wam import WorldActionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Conditionals over the same present streams."""
+
+    streams: tuple[str, ...]
+    rows: tuple[ConditionalConfig, ...]
+
+    def weights(self, play: Tensor) -> Tensor:
+        """(B, rows): how often each row is drawn, by whether the window is of random play."""
+        plain = torch.tensor([row.weight for row in self.rows])
+        random = torch.tensor([row.weight if row.play is None else row.play for row in self.rows])
+        return torch.where(play[:, None], random, plain)
+
+
+def group_conditionals(rows: Sequence[ConditionalConfig], streams: Sequence[str]) -> list[Group]:
+    """Rows grouped by the streams they keep; streams the batch lacks are dropped, and rows left with nothing to draw."""
+    groups: dict[tuple[str, ...], list[ConditionalConfig]] = {}
+    for row in rows:
+        kept = tuple(s for s in streams if row.clocks.get(s, "dropped") != "dropped")
+        if any(row.clocks[s] in ("draw", "shared") for s in kept):
+            groups.setdefault(kept, []).append(row)
+    return [Group(streams=kept, rows=tuple(found)) for kept, found in groups.items()]
+
+
+def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    """Losses by name; `loss` is their weighted sum. Every random draw comes from `generator` (on the CPU)."""
+    config, device = model.config, batch.images.device
+    size = batch.size
+    play = torch.zeros(size, dtype=torch.bool) if batch.play is None else batch.play.cpu()
+    silent = torch.rand(size, generator=generator) < config.text_dropout
+    if batch.instruction:
+        batch = batch.replace(
+            instruction=tuple("" if quiet else s for quiet, s in zip(silent.tolist(), batch.instruction, strict=True))
+        )
+    hide_state = (torch.rand(size, generator=generator) < config.state_dropout).to(device)
+    batch = model.normalized(batch)
+    clean = model.signals(batch)
+    groups = group_conditionals(config.conditionals, [s for s in config.noisy if s in clean])
+    if not groups:
+        raise expected(
+            f"a batch with something to denoise among {', '.join(config.noisy)}",
+            got=f"only {', '.join(batch.tensors())}",
+            do="check the dataset's features or `model.conditionals`",
+        )
+    context = model.network.context(batch, hide_state=hide_state)
+    losses: dict[str, Tensor] = {}
+    total = torch.zeros((), device=device)
+    for group in groups:
+        weights = group.weights(play)
+        chosen = torch.multinomial(weights.clamp_min(1e-9), 1, generator=generator)[:, 0]
+        row_weight = weights.sum(1) / weights.sum(1).max()
+        drawn = [
+            draw_clocks(
+                {s: row.clocks[s] for s in group.streams},
+                {s: config.streams[s].clock for s in group.streams},
+                size,
+                generator=generator,
+            )
+            for row in group.rows
+        ]
+        clocks: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for s in group.streams:
+            clocks[s] = torch.stack([d[s] for d in drawn])[chosen, torch.arange(size)].to(device)
+            wanted = torch.tensor([row.clocks[s] in ("draw", "shared") for row in group.rows])[chosen]
+            counts[s] = (wanted * row_weight).to(device)
+            if s == "action" and batch.action_mask is not None:  # rows of a mixture that have no action say nothing
+                unknown = ~batch.action_mask.any(1)
+                clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
+        noise = {s: torch.randn(clean[s].shape, generator=generator).to(device) for s in group.streams}
+        noised = {s: add_noise(clean[s], noise[s], clocks[s]) for s in group.streams}
+        predictions = model.network.denoise(context, noised, clocks)
+        label = "" if len(group.streams) > 1 or len(groups) == 1 else "_alone"
+        for s in group.streams:
+            parametrisation = config.streams[s].predicts
+            error = (predictions[s].float() - target(clean[s], noise[s], parametrisation)).square()
+            per_row = _per_row(s, error, batch) * clock_weight(clocks[s], parametrisation)
+            loss = masked_mean(per_row * counts[s], (counts[s] > 0).float())
+            losses[f"{s}{label}"] = loss
+            total = total + config.streams[s].loss_weight * loss
+    return {"loss": total, **losses}
+
+
+def _per_row(stream: str, error: Tensor, batch: Batch) -> Tensor:
+    """Mean squared error of each row over its real entries: (B,)."""
+    mask = None
+    if stream in ("action", "latent_action") and batch.action_mask is not None:
+        mask = batch.action_mask.float()[:, :, None].expand_as(error)
+    elif stream == "future" and batch.future_mask is not None and error.shape[2] == batch.future_mask.shape[1]:
+        mask = batch.future_mask.float()[:, None, :, None, None, None].expand_as(error)
+    if mask is None:
+        return error.flatten(1).mean(1)
+    return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)

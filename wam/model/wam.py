@@ -59,6 +59,9 @@ class WorldActionModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.action_space = config, action_space
+        self.cameras: tuple[str, ...] = ()
+        self.provenance: dict[str, Any] = {"random": True}
+        self.statistics: dict[str, Any] = {}
         self.network = JointNetwork(
             config,
             text=text or make_text_encoder(config.text.encoder, width=config.text.width, revision=config.text.revision),

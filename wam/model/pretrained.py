@@ -1,0 +1,61 @@
+"""A world-action model to and from a checkpoint folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wam.checkpoint import Checkpoint, code_revision
+from wam.contracts import ActionSpace, expected
+from wam.model.config import ModelConfig
+from wam.model.wam import WorldActionModel
+from wam.settings import build, to_plain
+
+
+def save_pretrained(
+    model: WorldActionModel,
+    folder: Path,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    cameras: tuple[str, ...] = (),
+    statistics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model` (or other `tensors` of its names, say averaged ones) with what a user of it must know."""
+    network = model.network
+    parts = {"text": network.stems["text"].encoder.provenance} if "text" in network.stems else {}
+    parts["video"] = network.video_tokenizer.provenance
+    Checkpoint(
+        config={
+            "model": to_plain(model.config),
+            "action_space": model.action_space.to_dict() if model.action_space else None,
+            "cameras": list(cameras),
+        },
+        tensors=model.state_dict() if tensors is None else tensors,
+        statistics=statistics or {},
+        provenance={"code": code_revision(), "random": False, "parts": parts, **(provenance or {})},
+    ).save(folder)
+
+
+def from_pretrained(folder: str | Path) -> WorldActionModel:
+    """The model of a checkpoint folder, in evaluation mode. `model.cameras`, `model.provenance` and `model.statistics`
+    carry what the checkpoint says. Raises WamError if a file is missing, damaged or of another model."""
+    checkpoint = Checkpoint.load(Path(folder))
+    space = checkpoint.config.get("action_space")
+    model = WorldActionModel(
+        build(ModelConfig, checkpoint.config["model"]), action_space=ActionSpace.from_dict(space) if space else None
+    )
+    missing, unknown = model.load_state_dict(dict(checkpoint.tensors), strict=False)
+    if missing or unknown:
+        raise expected(
+            f"weights for every part of the model in {folder}",
+            got=f"{len(missing)} missing ({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})",
+            do="use the version of wam that its provenance names",
+        )
+    model.cameras = tuple(checkpoint.config.get("cameras", ()))
+    model.provenance = dict(checkpoint.provenance)
+    model.statistics = dict(checkpoint.statistics)
+    return model.eval()

@@ -1,0 +1,212 @@
+"""Pictures without OpenGL: rays cast by MuJoCo's own `mj_multiRay`, shaded with numpy.
+
+One ray a pixel finds the nearest geom and its depth. RGB comes from the geom's colour and the surface normal;
+pixels on the edge of an object are then averaged over three rays, which keeps thin fingers from flickering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from wam.contracts import expected
+from wam.simulation.cameras import Camera
+from wam.simulation.shading import BACKGROUND, geom_colours, ground_geoms, shade, surface_normals
+
+_VISIBLE_GROUPS = np.array([1, 1, 1, 0, 0, 0], np.uint8).reshape(6, 1)  # MuJoCo's own default: groups 0 to 2
+_HIDDEN_GROUP = 5
+_FAR = 20.0
+_NO_CUTOFF = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """A ball that is drawn but not part of the physics, such as a goal. position: metres; colour: RGB in [0, 1]."""
+
+    position: tuple[float, float, float]
+    radius: float = 0.02
+    colour: tuple[float, float, float] = (0.05, 0.85, 0.15)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """rgb (H, W, 3) uint8; depth (H, W) float32 metres along z, 0 where nothing is; segmentation (H, W) int32 geom
+    index, -1 where nothing is, and the number of geoms plus i for marker i."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    segmentation: np.ndarray
+
+
+class RayCaster:
+    """Renders one model from fixed cameras. Directions, colours and buffers are made once.
+
+    Geoms that are nearly transparent (alpha below 0.3: window panes) are moved to a hidden group of `model`, which
+    changes no physics. The caller runs `mj_forward` before rendering.
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, cameras: Sequence[Camera], *, antialias: bool = True
+    ) -> None:
+        self.model, self.data, self.antialias = model, data, antialias
+        self.cameras = {camera.name: camera for camera in cameras}
+        self._views = {camera.name: _View(camera) for camera in cameras}
+        self._colours = geom_colours(model)
+        self._fixed = model.body_weldid[model.geom_bodyid] == 0
+        self._ground = ground_geoms(model)
+        alpha = np.where(model.geom_matid >= 0, model.mat_rgba[model.geom_matid, 3], model.geom_rgba[:, 3])
+        model.geom_group[alpha < 0.3] = _HIDDEN_GROUP
+
+    def render(self, camera: str, *, markers: Sequence[Marker] = ()) -> Rendering:
+        """A picture of the data as it stands. Raises WamError on an unknown camera."""
+        if camera not in self._views:
+            raise expected(f"a camera among {list(self._views)}", got=repr(camera), do="give the caster that camera")
+        view = self._views[camera]
+        H, W = view.camera.height, view.camera.width
+        depth, surface = self._scene(view)
+        _draw_markers(depth, surface, view.origin, view.rays, markers, first=self.model.ngeom)
+        depth, surface = depth.astype(np.float32).reshape(H, W), surface.reshape(H, W)
+        seen = surface >= 0
+        palette = self._palette(markers)
+        points = view.rays.astype(np.float32).reshape(H, W, 3) * depth[..., None]
+        normals = surface_normals(points, surface)
+        rgb = shade(palette[surface], normals, view.towards)
+        rgb[~seen] = BACKGROUND
+        if self.antialias:
+            self._smooth_edges(rgb, view, surface, palette, markers)
+        return Rendering((rgb * 255 + 0.5).astype(np.uint8), np.where(seen, depth, np.float32(0)), surface)
+
+    def close(self) -> None:
+        """Nothing to free; OpenGL's renderers have."""
+
+    def _palette(self, markers: Sequence[Marker]) -> np.ndarray:
+        """Colours by surface index: geoms, then markers, then (index -1) the background."""
+        if not markers:
+            return self._colours
+        extra = np.array([marker.colour for marker in markers], np.float32)
+        return np.concatenate([self._colours[:-1], extra, self._colours[-1:]])
+
+    def _scene(self, view: _View) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (H W,) and geom index (H W,) of the nearest geom; what cannot move is cast once and kept."""
+        fixed = self.data.geom_xpos[self._fixed].tobytes() + self.data.geom_xmat[self._fixed].tobytes()
+        if view.fixed_key != fixed:
+            groups = self.model.geom_group.copy()
+            self.model.geom_group[~self._fixed] = _HIDDEN_GROUP
+            view.fixed_key, view.fixed = fixed, self._cast(view.origin, view.rays)
+            self.model.geom_group[:] = groups
+        depth, surface = self._cast(view.origin, view.rays, fixed_too=False)
+        behind = view.fixed[0] < depth
+        return np.where(behind, view.fixed[0], depth), np.where(behind, view.fixed[1], surface)
+
+    def _cast(self, origin: np.ndarray, rays: np.ndarray, *, fixed_too: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (N,) float64 and geom index (N,) int32 along rays (N, 3); depth is `_FAR` where nothing is."""
+        N = len(rays)
+        surface, depth = np.empty(N, np.int32), np.empty(N)
+        mujoco.mj_multiRay(
+            self.model,
+            self.data,
+            origin,
+            rays.reshape(-1, 1),
+            _VISIBLE_GROUPS,
+            int(fixed_too),
+            -1,
+            surface,
+            depth,
+            N,
+            _NO_CUTOFF,
+        )
+        depth[surface < 0] = _FAR
+        return depth, surface
+
+    def _smooth_edges(
+        self,
+        rgb: np.ndarray,
+        view: _View,
+        surface: np.ndarray,
+        palette: np.ndarray,
+        markers: Sequence[Marker],
+    ) -> None:
+        """Replace pixels at the border of an object by the mean of three rays inside the pixel, in place.
+
+        A ray that hits the surface of the pixel itself or of a neighbour takes that pixel's lit colour.
+        """
+        rows, columns = np.nonzero(self._edges(surface))
+        if not len(rows):
+            return
+        W = surface.shape[1]
+        fine = (view.rays[rows * W + columns][:, None] + view.subpixels).reshape(-1, 3)
+        depth, hit = self._cast(view.origin, fine)
+        _draw_markers(depth, hit, view.origin, fine, markers, first=self.model.ngeom)
+        hit = hit.reshape(len(rows), -1)
+        value = palette[hit] * _TYPICAL_LIGHT
+        value[hit < 0] = BACKGROUND
+        padded, lit = np.pad(surface, 1, constant_values=-2), np.pad(rgb, ((1, 1), (1, 1), (0, 0)))
+        for dr, dc in _NEIGHBOURS:  # the nearest neighbour comes last and wins
+            r, c = rows + 1 + dr, columns + 1 + dc
+            match = padded[r, c][:, None] == hit
+            value[match] = np.broadcast_to(lit[r, c][:, None], value.shape)[match]
+        rgb[rows, columns] = (rgb[rows, columns] + value.sum(axis=1)) / (1 + len(view.subpixels))
+
+    def _edges(self, surface: np.ndarray) -> np.ndarray:
+        """True where a pixel's surface differs from one of its four neighbours' and not both are ground."""
+        ground = self._ground[np.minimum(surface, len(self._ground) - 2)]  # markers count as the last geom
+        edge = np.zeros(surface.shape, bool)
+        across = (surface[:, 1:] != surface[:, :-1]) & ~(ground[:, 1:] & ground[:, :-1])
+        down = (surface[1:] != surface[:-1]) & ~(ground[1:] & ground[:-1])
+        edge[:, 1:] |= across
+        edge[:, :-1] |= across
+        edge[1:] |= down
+        edge[:-1] |= down
+        return edge
+
+
+_NEIGHBOURS = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
+_TYPICAL_LIGHT = np.float32(0.7)
+
+
+class _View:
+    """What a camera needs at every frame: origin (3, 1), rays (H W, 3), unit vectors to it, subpixel offsets."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        self.origin = np.asarray(camera.position, float).reshape(3, 1)
+        rays = camera.rays()
+        self.rays = np.ascontiguousarray(rays.reshape(-1, 3))
+        self.towards = (-rays / np.linalg.norm(rays, axis=-1, keepdims=True)).astype(np.float32)
+        self.fixed_key: bytes | None = None
+        self.fixed: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+        right, down = camera.extrinsics[:3, 0], camera.extrinsics[:3, 1]
+        quarter = 0.25 / camera.intrinsics[0, 0]
+        self.subpixels = np.array([sign * quarter * (right + 0.5 * down) for sign in (-1.2, 1.2)])
+
+
+def _draw_markers(
+    depth: np.ndarray,
+    surface: np.ndarray,
+    origin: np.ndarray,
+    rays: np.ndarray,
+    markers: Sequence[Marker],
+    *,
+    first: int,
+) -> None:
+    """Puts markers, as surfaces `first`, `first` + 1, ..., before what lies behind them, in place."""
+    for index, marker in enumerate(markers):
+        hit = _ball_depth(origin[:, 0], rays, marker)
+        nearer = hit < depth
+        depth[nearer], surface[nearer] = hit[nearer], first + index
+
+
+def _ball_depth(origin: np.ndarray, rays: np.ndarray, marker: Marker) -> np.ndarray:
+    """Depth (N,) at which rays (N, 3) enter the marker's ball, infinite where they miss it."""
+    towards = np.asarray(marker.position) - origin
+    a = np.einsum("nc,nc->n", rays, rays)
+    b = rays @ towards
+    discriminant = b * b - a * (towards @ towards - marker.radius**2)
+    depth = np.full(len(rays), np.inf)
+    hit = discriminant >= 0
+    depth[hit] = (b[hit] - np.sqrt(discriminant[hit])) / a[hit]
+    depth[depth <= 0] = np.inf
+    return depth

@@ -65,7 +65,9 @@ class Checkpoint:
             provenance = json.loads(provenance_file.read_text())
             recorded = dict(provenance["sha256"])
         except (ValueError, KeyError, TypeError) as error:
-            raise expected(f"{provenance_file} to list a sha256 per file", got=str(error), do="fetch it again") from error
+            raise expected(
+                f"{provenance_file} to list a sha256 per file", got=str(error), do="fetch it again"
+            ) from error
         for name in (CONFIG, WEIGHTS, STATISTICS):
             actual = sha256(folder / name) if (folder / name).is_file() else "no file"
             if actual != recorded.get(name):

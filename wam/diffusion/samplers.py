@@ -51,9 +51,7 @@ def integrate_with_schedulers(velocity: VelocityField, signals: Signals, schedul
         times = {s: scheduler.timesteps[step] for s, scheduler in schedulers.items()}
         clocks = {s: t.float() / schedulers[s].config.num_train_timesteps for s, t in times.items()}
         slope = velocity(signals, clocks)
-        signals = {
-            s: schedulers[s].step(slope[s], times[s], x, return_dict=False)[0] for s, x in signals.items()
-        }
+        signals = {s: schedulers[s].step(slope[s], times[s], x, return_dict=False)[0] for s, x in signals.items()}
     return signals
 
 

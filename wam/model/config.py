@@ -8,6 +8,7 @@ from typing import Any
 from wam.contracts import expected
 from wam.diffusion.clocks import RULES, ClockConfig
 from wam.diffusion.flow import Parametrisation
+from wam.tokenizers.text import TextConfig
 
 
 @dataclass(kw_only=True)
@@ -15,7 +16,8 @@ class StreamConfig:
     """One stream. kind: `text`, `video`, `vector` (one token) or `chunk` (one token per step).
 
     width: 0 takes the model's. predicts: what a noisy stream's head prints. loss_weight: its share of the loss.
-    tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`.
+    tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`,
+    of `stem_width` channels at its finest, to `grid` x `grid` tokens. tokens: length every sentence is padded or cut to.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class StreamConfig:
     stem: str = "conv"
     stem_width: int = 32
     grid: int = 8
+    tokens: int = 12
 
 
 @dataclass(kw_only=True)
@@ -69,17 +72,6 @@ def default_conditionals() -> list[ConditionalConfig]:
 
 
 @dataclass(kw_only=True)
-class TextConfig:
-    """encoder: `small` (trained from scratch with the model) or the name or path of a T5, UMT5, CLIP or SigLIP text
-    encoder of transformers, kept frozen. tokens: length every sentence is padded or cut to, so that no mask is needed."""
-
-    encoder: str = "small"
-    revision: str | None = None
-    tokens: int = 12
-    width: int = 96
-
-
-@dataclass(kw_only=True)
 class ModelConfig:
     """Streams, visibility and sizes of one world-action model.
 
@@ -108,7 +100,7 @@ class ModelConfig:
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
-    text: TextConfig = field(default_factory=TextConfig)
+    text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
     video_tokenizer: str = "pixels"
     video_tokenizer_revision: str | None = None
 

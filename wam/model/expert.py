@@ -52,9 +52,7 @@ def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def gated(h: Tensor, update: Tensor, gate: Tensor) -> Tensor:
     if gate.shape[1] == 1:
         return torch.addcmul(h, gate, update)
-    return torch.addcmul(
-        grouped(h, gate.shape[1]), gate[:, :, None], grouped(update, gate.shape[1])
-    ).flatten(1, 2)
+    return torch.addcmul(grouped(h, gate.shape[1]), gate[:, :, None], grouped(update, gate.shape[1])).flatten(1, 2)
 
 
 class NativeExpert(nn.Module):

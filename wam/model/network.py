@@ -23,6 +23,9 @@ from wam.tokenizers.video import VideoTokenizer
 class JointNetwork(nn.Module):
     """From streams at their clocks to predictions. `condition_width` W is the width of every adaLN condition."""
 
+    video_tokenizer: VideoTokenizer
+    observation_views: Tensor
+
     def __init__(self, config: ModelConfig, *, text: TextEncoder, video: VideoTokenizer) -> None:
         super().__init__()
         config.validate()
@@ -48,7 +51,7 @@ class JointNetwork(nn.Module):
             for source in self.table.modulators(s, config.streams):
                 self.edges[f"{source}->{s}"] = nn.Linear(W, W)
             if c.kind == "text":
-                self.stems[s] = TextStem(text, tokens=config.text.tokens, width=widths[s], condition_width=W)
+                self.stems[s] = TextStem(text, tokens=c.tokens, width=widths[s], condition_width=W)
             elif c.kind == "vector":
                 self.stems[s] = VectorStem(
                     config.state_dim,
@@ -90,7 +93,9 @@ class JointNetwork(nn.Module):
                 outputs, grid=c.grid, skip_widths=stem.skip_widths, width=width, condition_width=condition_width
             )
         else:
-            self.heads[stream] = PatchHead(outputs, size=size, grid=c.grid, width=width, condition_width=condition_width)
+            self.heads[stream] = PatchHead(
+                outputs, size=size, grid=c.grid, width=width, condition_width=condition_width
+            )
 
     def chunk_shape(self, stream: str) -> tuple[int, int]:
         """(A, K) of a chunk stream."""
@@ -106,7 +111,9 @@ class JointNetwork(nn.Module):
         size = self.config.image_size
         if frames.shape[-3:] != (size, size, 3):
             raise expected(
-                f"frames of {size} x {size} x 3", got=tuple(frames.shape[-3:]), do="resize them, or set model.image_size"
+                f"frames of {size} x {size} x 3",
+                got=tuple(frames.shape[-3:]),
+                do="resize them, or set model.image_size",
             )
         if frames.shape[1] != self.config.views:
             raise expected(f"{self.config.views} views", got=frames.shape[1], do="choose the cameras of the dataset")
@@ -135,13 +142,20 @@ class JointNetwork(nn.Module):
             if state is None:
                 state = torch.zeros(size, self.config.state_dim, device=device)
             elif state.shape[1] != self.config.state_dim:
-                raise expected(f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset")
+                raise expected(
+                    f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset"
+                )
             h, summaries["state"] = self.stems["state"](state, absent, batch.embodiment)
             condition = self._condition("state", summaries, size)
             inputs["state"] = StreamInput(h=h, condition=condition)
         _, caches = self.transformer(inputs, self.table, keep_cache=True)
         return Context(
-            size=size, caches=caches, summaries=summaries, present=latents[:, :, -1:], embodiment=batch.embodiment, time=time
+            size=size,
+            caches=caches,
+            summaries=summaries,
+            present=latents[:, :, -1:],
+            embodiment=batch.embodiment,
+            time=time,
         )
 
     def _observation(
@@ -163,7 +177,9 @@ class JointNetwork(nn.Module):
     def _rotary(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         return rotary_table(positions.to(device), self.config.head_dim)
 
-    def _condition(self, stream: str, summaries: Mapping[str, Tensor], size: int, clock: Tensor | None = None) -> Tensor:
+    def _condition(
+        self, stream: str, summaries: Mapping[str, Tensor], size: int, clock: Tensor | None = None
+    ) -> Tensor:
         """(B, G, W): the stream's own bias, its embedded clock (B, G, W) and the summaries that modulate it."""
         condition = self.stream_bias[stream].expand(size, 1, -1)
         if clock is not None:
@@ -174,7 +190,9 @@ class JointNetwork(nn.Module):
 
     # denoising --------------------------------------------------------------------------------------------------
 
-    def denoise(self, context: Context, signals: Mapping[str, Tensor], clocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def denoise(
+        self, context: Context, signals: Mapping[str, Tensor], clocks: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Predictions of every stream in `signals`, each in its own parametrisation.
 
         signals: future latents (B, V, T, h, w, c), chunks (B, K, A), at `clocks` (B,) (or (B, T / tubelet) for video).

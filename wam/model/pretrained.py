@@ -26,8 +26,9 @@ def save_pretrained(
 ) -> None:
     """Write `model` (or other `tensors` of its names, say averaged ones) with what a user of it must know."""
     network = model.network
-    parts = {"text": network.stems["text"].encoder.provenance} if "text" in network.stems else {}
-    parts["video"] = network.video_tokenizer.provenance
+    parts = {"video": network.video_tokenizer.provenance}
+    if "text" in network.stems:
+        parts["text"] = network.stems["text"].encoder.provenance  # type: ignore[union-attr]
     Checkpoint(
         config={
             "model": to_plain(model.config),

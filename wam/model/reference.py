@@ -13,7 +13,11 @@ from wam.model.visibility import VisibilityTable
 
 
 def dense_forward(
-    transformer: JointTransformer, streams: Mapping[str, StreamInput], table: VisibilityTable, *, window: int | None = None
+    transformer: JointTransformer,
+    streams: Mapping[str, StreamInput],
+    table: VisibilityTable,
+    *,
+    window: int | None = None,
 ) -> dict[str, Tensor]:
     """What `JointTransformer.forward` returns for the same streams without a cache. Gradients of detached reads differ."""
     names = tuple(streams)

@@ -19,11 +19,11 @@ from wam.tokenizers.text import TextEncoder
 class ClockEmbedding(nn.Module):
     """Clocks (B,) or (B, T) -> conditions (B, 1 or T, width). Sinusoids then an MLP, as in DiT."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, *, frequencies: int = 32) -> None:
         super().__init__()
-        self.register_buffer(
-            "frequencies", torch.exp(torch.linspace(0, math.log(1000), frequencies)), persistent=False
-        )
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), frequencies)), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, clock: Tensor) -> Tensor:
@@ -64,15 +64,13 @@ class TextStem(nn.Module):
         self.summary_out = nn.Linear(condition_width, condition_width)
 
     def forward(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
-        unique = list(dict.fromkeys(sentences))
-        rows = torch.tensor([unique.index(s) for s in sentences], device=self.padding.device)
-        features, mask = self.encoder(unique)
+        features, mask = self.encoder(sentences)
         features, mask = features[:, : self.tokens], mask[:, : self.tokens, None]
         mean = (features * mask).sum(1) / mask.sum(1).clamp_min(1)
-        h = self.padding.expand(len(unique), -1, -1).to(features.dtype).clone()
+        h = self.padding.expand(len(sentences), -1, -1).to(features.dtype).clone()
         h[:, : features.shape[1]] = torch.where(mask, self.project(features), h[:, : features.shape[1]])
         summary = self.summary_out(self.to_summary(mean))[:, None]
-        return h[rows], summary[rows]
+        return h, summary
 
 
 class VectorStem(nn.Module):

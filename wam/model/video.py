@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from wam.contracts import expected
 
-
 FOLD = 2
 """Convolutions work on 2 x 2 pixels folded into channels: a quarter of the cost of full resolution, and lossless."""
 
@@ -96,7 +95,9 @@ class ConvHead(nn.Module):
             blocks.append(FilmBlock(last + skip, skip, condition_width=condition_width))
             last = skip
         self.blocks = nn.ModuleList(blocks)
-        self.last = nn.Sequential(nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * FOLD**2, 3, padding=1))
+        self.last = nn.Sequential(
+            nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * FOLD**2, 3, padding=1)
+        )
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
 
@@ -129,9 +130,7 @@ class PatchStem(nn.Module):
 class PatchHead(nn.Module):
     """Tokens -> pictures by one modulated linear map; zero at the start of training."""
 
-    def __init__(
-        self, channels: int, *, size: int, grid: int, width: int, condition_width: int
-    ) -> None:
+    def __init__(self, channels: int, *, size: int, grid: int, width: int, condition_width: int) -> None:
         super().__init__()
         self.patch, self.grid = size // grid, grid
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)

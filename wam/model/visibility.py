@@ -10,7 +10,8 @@ Three kinds of edges carry information from one stream to another:
 
 Example, three streams where the action never reads the future:
 
-    sees:         {observation: {observation: yes}, future: {observation: yes, future: yes}, action: {observation: yes, action: yes}}
+    sees:         {observation: {observation: yes}, future: {observation: yes, future: yes},
+                   action: {observation: yes, action: yes}}
     modulated_by: {future: [action]}
 
 Information reaches `future` from `action`, and does not reach `action` from `future`: `table.reaches` computes this
@@ -28,7 +29,6 @@ from typing import Any
 import yaml
 
 from wam.contracts import expected
-
 
 STREAMS = ("text", "observation", "state", "future", "action", "latent_action", "occupancy", "value")
 PRESETS = Path(__file__).with_name("visibility.yaml")
@@ -116,7 +116,7 @@ def table_from(data: str | Mapping[str, Any]) -> VisibilityTable:
 
 def _sight(value: Any) -> str:
     """YAML 1.1 reads bare yes and no as booleans."""
-    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else str(value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 @cache

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +64,16 @@ class WorldActionModel(nn.Module):
         self.statistics: dict[str, Any] = {}
         self.network = JointNetwork(
             config,
-            text=text or make_text_encoder(config.text.encoder, width=config.text.width, revision=config.text.revision),
+            text=text or make_text_encoder(config.text),
             video=video or make_video_tokenizer(config.video_tokenizer, revision=config.video_tokenizer_revision),
         )
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
         )
+
+    def normalizer(self, name: str) -> Normalizer:
+        """Of `action` or `state`."""
+        return cast(Normalizer, self.normalizers[name])
 
     # signals ----------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class WorldActionModel(nn.Module):
         for name in ("state", "action"):
             value = getattr(batch, name)
             if value is not None:
-                normalizer = self.normalizers[name]
+                normalizer = self.normalizer(name)
                 if value.shape[-1] != normalizer.center.shape[0]:
                     raise expected(
                         f"{name} of {normalizer.center.shape[0]} dimensions",
@@ -160,7 +164,9 @@ class WorldActionModel(nn.Module):
             known = context if cached else self.context(batch, given=given)
             slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want)
             if bare is not None:
-                slopes = guide(slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance)
+                slopes = guide(
+                    slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance
+                )
             return slopes
 
         start = {s: noise[s] for s in want}
@@ -180,8 +186,7 @@ class WorldActionModel(nn.Module):
         rows = {s: clocks[s].to(context.present.device).float().expand(context.size) for s in ordered}
         predictions = self.network.denoise(context, ordered, rows)
         return {
-            s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts)
-            for s in want
+            s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts) for s in want
         }
 
     def _unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
@@ -195,7 +200,7 @@ class WorldActionModel(nn.Module):
             if s == "future":
                 fields[s] = self.network.decode_frames(signal)
             elif s == "action":
-                fields[s] = self.normalizers["action"].restore(signal)  # type: ignore[operator]
+                fields[s] = self.normalizer("action").restore(signal)
             else:
                 fields[s] = signal.flatten() if s == "value" else signal
         return Sample(**fields)

@@ -1,0 +1,74 @@
+"""A world-action model as a policy: observations in, chunks of actions in the action space's units out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wam.contracts import Batch, Observation, expected
+from wam.model.wam import WorldActionModel
+
+
+def to_batch(observations: Sequence[Observation], cameras: Sequence[str]) -> Batch:
+    """Observations of one instant each, stacked in the order of `cameras`."""
+    for observation in observations:
+        if missing := [c for c in cameras if c not in observation.images]:
+            raise expected(
+                f"images of {', '.join(cameras)}",
+                got=f"{', '.join(observation.images)}",
+                do=f"add {', '.join(missing)}",
+            )
+    images = np.stack([np.stack([o.images[c] for c in cameras]) for o in observations])
+    states = [o.state for o in observations]
+    state = None if any(s is None for s in states) else torch.from_numpy(np.stack(states).astype(np.float32))  # type: ignore[arg-type]
+    return Batch(
+        images=torch.from_numpy(images)[:, :, None], state=state, instruction=tuple(o.instruction for o in observations)
+    )
+
+
+class WamPolicy:
+    """Asks a model for its `policy` (the future dropped) or `joint` conditional. chunk: K.
+
+    seed: every call draws the same noise, so a rollout repeats exactly.
+    """
+
+    def __init__(
+        self,
+        model: WorldActionModel,
+        *,
+        cameras: Sequence[str] | None = None,
+        conditional: str = "policy",
+        steps: int = 4,
+        guidance: float = 1.0,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if conditional not in ("policy", "joint"):
+            raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
+        self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
+        self.chunk, self.conditional = model.config.chunk, conditional
+        self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
+        self.device = device
+
+    def reset(self, index: int | None = None) -> None:
+        """Nothing is remembered between calls."""
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """(B, K, A) actions, clipped to the action space's limits where it is known."""
+        batch = to_batch(observations, self.cameras).to(self.device)
+        actions = getattr(self.model, self.conditional)(batch, **self.options).action.float().cpu().numpy()
+        space = self.model.action_space
+        return actions if space is None else np.clip(actions, space.low, space.high)
+
+
+def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:
+    """The policy of a checkpoint folder; importable by name, so worker processes can make their own."""
+    from wam.model.pretrained import from_pretrained
+
+    if threads:
+        torch.set_num_threads(threads)
+    return WamPolicy(from_pretrained(checkpoint), **options)

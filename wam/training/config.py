@@ -1,0 +1,87 @@
+"""What a training run is: the model, its data and how it is optimised. YAML fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wam.contracts import expected
+from wam.model.config import ModelConfig
+
+
+@dataclass(kw_only=True)
+class DataPart:
+    """One dataset of the mixture. root: a LeRobot v3.0 folder. play_share: of the windows drawn, how many are of
+    random play (None: as they come)."""
+
+    root: str
+    name: str = ""
+    weight: float = 1.0
+    play_share: float | None = None
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """parts: the mixture. held_out: share of each task's episodes kept for evaluation, chosen by split_seed."""
+
+    parts: list[DataPart] = field(default_factory=list)
+    cameras: list[str] = field(default_factory=lambda: ["side", "top"])
+    held_out: float = 0.1
+    split_seed: int = 0
+    cache: Literal["memory", "none"] = "memory"
+    workers: int = 1
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW; linear warm-up over `warmup` steps, then a cosine down to final_rate * learning_rate at the last step."""
+
+    learning_rate: float = 1e-3
+    final_rate: float = 0.02
+    warmup: int = 50
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """A run. steps: how many, or 0 to fill `minutes`, from the time of the first `timed_steps` steps; the number is then
+    fixed and kept in the run, so that a resumed run ends where it would have.
+
+    threads: of torch on a CPU, 0 leaves torch's choice. precision: `bf16` suits CPUs and GPUs alike; fp16 is refused on
+    a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
+    """
+
+    output: str = "runs/train"
+    stage: str = "joint"
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 5.0
+    timed_steps: int = 12
+    batch_size: int = 16
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    threads: int = 0
+    ema: float = 0.995
+    log_every: int = 10
+    save_every: int = 500
+    keep_checkpoints: int = 2
+    check_every: int = 200
+    tracker: str = "tensorboard"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def validate(self) -> None:
+        if self.steps <= 0 and self.minutes <= 0:
+            raise expected("steps or minutes above 0", got=f"{self.steps} and {self.minutes}", do="set one of them")
+        if self.tracker not in ("tensorboard", "wandb", "trackio", "none"):
+            raise expected("tracker tensorboard, wandb, trackio or none", got=repr(self.tracker), do="name one")
+        if self.batch_size < 1 or self.accumulate < 1:
+            raise expected(
+                "batch_size and accumulate of 1 or more",
+                got=f"{self.batch_size} and {self.accumulate}",
+                do="raise them",
+            )
+        self.model.validate()

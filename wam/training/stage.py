@@ -1,0 +1,43 @@
+"""What differs between stages of training: how data and network are made, and how a batch becomes losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wam.contracts import Batch, expected
+from wam.data.mixture import Mixture
+from wam.training.config import TrainConfig
+
+
+class Stage(Protocol):
+    """`module` holds everything trainable; `mixture` gives the batches."""
+
+    module: nn.Module
+    mixture: Mixture
+
+    def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses by name; `loss` is minimised. Every random draw comes from the generator."""
+        ...
+
+    def check(self) -> dict[str, float]:
+        """Figures on held-out data, for the log; the stage warns by itself where one is bad."""
+        ...
+
+    def save(self, folder: Path, *, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+        """Write a usable model folder with these weights."""
+        ...
+
+
+def make_stage(config: TrainConfig) -> Stage:
+    from wam.training.stages.autoencoder import AutoencoderStage
+    from wam.training.stages.joint import JointStage
+
+    stages: dict[str, Callable[[TrainConfig], Stage]] = {"joint": JointStage, "autoencoder": AutoencoderStage}
+    if config.stage not in stages:
+        raise expected(f"a stage among {', '.join(stages)}", got=repr(config.stage), do="set `stage` to one of them")
+    return stages[config.stage](config)

@@ -1,0 +1,152 @@
+"""The joint stage: video, actions and whatever else the model streams, from labelled episodes and play."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wam.contracts import Batch, expected
+from wam.data.mixture import Mixture
+from wam.data.splits import split_episodes
+from wam.data.store import EpisodeStore
+from wam.data.windows import WindowDataset, WindowSpec
+from wam.model.pretrained import save_pretrained
+from wam.model.wam import WorldActionModel
+from wam.training.config import DataConfig, DataPart, TrainConfig
+from wam.training.objective import joint_losses
+
+CHECK_WINDOWS = 48
+SENSITIVE_ENOUGH = 1.1
+"""Below this ratio of shuffled to true error a world model does not listen to its actions, and the run says so."""
+
+
+def window_spec(config: TrainConfig) -> WindowSpec:
+    m = config.model
+    return WindowSpec(
+        history=m.history,
+        future=tuple(m.future),
+        chunk=m.chunk,
+        cameras=tuple(config.data.cameras),
+        image_size=m.image_size,
+    )
+
+
+def open_part(
+    part: DataPart, data: DataConfig, spec: WindowSpec
+) -> tuple[list[tuple[WindowDataset, float, str]], Batch | None]:
+    """Training windows of one dataset, demonstrations and play apart, and a few held-out ones (play if there is any)."""
+    store = EpisodeStore(part.root)
+    name = part.name or Path(part.root).name
+    train, held_out = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)
+    random = [i for i in train if store.episodes[i].play]
+    expert = [i for i in train if not store.episodes[i].play]
+    share = part.play_share
+    if share is None:
+        frames = [sum(store.episodes[i].length for i in kind) for kind in (expert, random)]
+        share = frames[1] / max(1, sum(frames))
+    weights = {"": (expert, 1 - share), "-play": (random, share)}
+    parts = [
+        (WindowDataset(store, spec, episodes=episodes, cache=data.cache), part.weight * weight, name + ending)
+        for ending, (episodes, weight) in weights.items()
+        if episodes and weight > 0
+    ]
+    aside = [i for i in held_out if store.episodes[i].play] or held_out
+    if not aside:
+        return parts, None
+    windows = WindowDataset(store, spec, episodes=aside[:8], cache="memory")
+    chosen = np.unique(np.linspace(0, len(windows) - 1, CHECK_WINDOWS).astype(int))
+    return parts, windows.batch(chosen)
+
+
+class JointStage:
+    """Trains a `WorldActionModel` on a mixture of datasets that share its cameras."""
+
+    module: nn.Module
+
+    def __init__(self, config: TrainConfig) -> None:
+        if not config.data.parts:
+            raise expected("at least one dataset", got="none", do="set data.parts, e.g. `data.parts.0.root=FOLDER`")
+        self.config, spec = config, window_spec(config)
+        opened = [open_part(part, config.data, spec) for part in config.data.parts]
+        self.mixture = Mixture([one for parts, _ in opened for one in parts])
+        self.aside = next((aside for _, aside in opened if aside is not None), None)
+        first = self.mixture.datasets[0].store
+        self.action_space = next(
+            (d.store.info.action_space for d in self.mixture.datasets if d.store.info.action_space), None
+        )
+        for name in ("action", "state"):
+            dims = [getattr(d, f"{name}_dim") for d in self.mixture.datasets if getattr(d, f"{name}_dim")]
+            if dims:
+                setattr(config.model, f"{name}_dim", max(dims))
+        self.model = WorldActionModel(config.model, action_space=self.action_space)
+        self.module: nn.Module = self.model
+        self.statistics = first.statistics
+        self._fit_normalizers()
+
+    def _fit_normalizers(self) -> None:
+        """Actions to [-1, 1] by their 1st and 99th percentiles, states to unit variance, from the largest dataset's
+        statistics."""
+        for name, key in (("action", "action"), ("state", "observation.state")):
+            owners = [
+                d
+                for d in self.mixture.datasets
+                if getattr(d, f"{name}_dim") == getattr(self.config.model, f"{name}_dim")
+            ]
+            if not owners:
+                continue
+            s = max(owners, key=len).store.statistics[key]
+            if name == "action":
+                low, high = np.ravel(s.q01), np.ravel(s.q99)
+                center, scale = (low + high) / 2, (high - low) / 2
+            else:
+                center, scale = np.ravel(s.mean), np.ravel(s.std)
+            self.model.normalizer(name).fit(center.tolist(), scale.tolist())
+
+    def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        if batch.action is not None and not torch.isfinite(batch.action).all():
+            raise expected("finite actions", got="NaN or infinity", do="find them with `wam data doctor`")
+        return joint_losses(self.model, batch, generator=generator)
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """Forward dynamics on held-out windows: error with shuffled over true actions, and gain over copying in dB."""
+        batch = self.aside
+        if batch is None or batch.action is None or batch.future is None or "future" not in self.config.model.streams:
+            return {}
+        if "action" not in self.config.model.streams:
+            return {}
+        batch = batch.to(next(self.module.parameters()).device)
+        assert batch.future is not None
+        assert batch.action is not None
+        real = batch.future.float() / 255
+        shuffled = batch.replace(action=batch.action.roll(1, 0))
+        predicted = [self.model.forward_dynamics(b, steps=1).future for b in (batch, shuffled)]
+        true_error, wrong_error = ((p - real).square().mean().item() for p in predicted if p is not None)
+        copy_error = (batch.images[:, :, -1:].float() / 255 - real).square().mean().item()
+        ratio = wrong_error / max(true_error, 1e-12)
+        if ratio < SENSITIVE_ENOUGH:
+            warnings.warn(
+                f"the world model does not listen to its actions yet: error with shuffled actions is {ratio:.2f} "
+                "times that with the true ones; if this stays, let actions modulate the future (model.visibility) "
+                "and add play",
+                stacklevel=2,
+            )
+        return {
+            "action_sensitivity": ratio,
+            "forward_gain_db": 10 * float(np.log10(copy_error / max(true_error, 1e-12))),
+        }
+
+    def save(self, folder: Path, *, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+        save_pretrained(
+            self.model,
+            folder,
+            tensors=tensors,
+            cameras=tuple(self.config.data.cameras),
+            statistics=self.statistics.to_json() if hasattr(self.statistics, "to_json") else {},
+            provenance={**provenance, "windows": dict(zip(self.mixture.names, self.mixture.sizes, strict=True))},
+        )

@@ -1,0 +1,94 @@
+"""The state of a run beyond the model: optimizer, averaged weights and position, saved without pickle.
+
+checkpoints/step-00000500/            a model folder (averaged weights), ready for use
+checkpoints/step-00000500/training/   weights.safetensors  optimizer.safetensors  state.json
+checkpoints/last                      the name of the newest complete one
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from wam.contracts import expected
+from wam.files import sha256, write_bytes, write_json
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by `index.name`, and what is no tensor."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            (tensors if isinstance(value, Tensor) else plain)[f"{index}.{name}"] = value
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    return tensors, {"plain": plain, "groups": json.loads(json.dumps(groups))}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+    state = optimizer.state_dict()
+    entries: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **rest["plain"]}.items():
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+
+
+def save_training(
+    folder: Path, *, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
+    tensors, rest = flatten_optimizer(optimizer)
+    write_bytes(folder / "weights.safetensors", save({k: v.detach().contiguous() for k, v in weights.items()}))
+    write_bytes(folder / "optimizer.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
+    digests = {name: sha256(folder / name) for name in ("weights.safetensors", "optimizer.safetensors")}
+    write_json(folder / "state.json", {**state, "optimizer": rest, "sha256": digests})
+
+
+def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """(weights, optimizer tensors, state). Raises WamError if a file is missing or not what was written."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        for name, digest in state["sha256"].items():
+            if sha256(folder / name) != digest:
+                raise expected(
+                    f"{folder / name} as it was written", got="another content", do="resume from an earlier checkpoint"
+                )
+        return (
+            load((folder / "weights.safetensors").read_bytes()),
+            load((folder / "optimizer.safetensors").read_bytes()),
+            state,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise expected(
+            f"a resumable checkpoint at {folder}", got=f"{type(error).__name__}: {error}", do="use an earlier one"
+        ) from error
+
+
+def step_folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def mark_last(run: Path, step: int, *, keep: int) -> None:
+    """Point `last` at a finished checkpoint and drop the oldest beyond `keep`."""
+    write_bytes(run / "checkpoints" / "last", f"step-{step:08d}\n".encode())
+    folders = sorted(p for p in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
+    for folder in folders[: max(0, len(folders) - keep)]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run, if there is one."""
+    pointer = run / "checkpoints" / "last"
+    if not pointer.is_file():
+        return None
+    folder = run / "checkpoints" / pointer.read_text().strip()
+    return folder if folder.is_dir() else None

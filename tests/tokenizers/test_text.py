@@ -114,11 +114,17 @@ def tokenizer() -> Any:
 def tiny_config(kind: str) -> Any:
     import transformers as hf
 
-    size = {"vocab_size": len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    size: dict[str, Any] = {"vocab_size": len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     if kind in ("t5", "umt5"):
-        t5 = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, **size}
+        t5: dict[str, Any] = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, **size}
         return hf.T5Config(**t5) if kind == "t5" else hf.UMT5Config(**t5)
-    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, **size}
+    text: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        **size,
+    }
     text["max_position_embeddings"] = 12
     return hf.CLIPTextConfig(**text) if kind == "clip" else hf.SiglipTextConfig(**text)
 

@@ -48,4 +48,6 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(WamError, match="real frames' shape"):
         metrics.psnr(REAL[:1], REAL)
     with pytest.raises(WamError, match=r"in \[0, 1\]"):
+        metrics.psnr(REAL * 2, REAL)
+    with pytest.raises(WamError, match="finite predicted frames"):
         metrics.psnr(REAL * np.nan, REAL)

@@ -9,6 +9,7 @@ from wam.contracts import expected
 from wam.diffusion.clocks import RULES, ClockConfig
 from wam.diffusion.flow import Parametrisation
 from wam.tokenizers.text import TextConfig
+from wam.tokenizers.video import VideoConfig
 
 
 @dataclass(kw_only=True)
@@ -101,8 +102,7 @@ class ModelConfig:
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
-    video_tokenizer: str = "pixels"
-    video_tokenizer_revision: str | None = None
+    video: VideoConfig = field(default_factory=VideoConfig)
 
     def validate(self) -> None:
         if len(self.future) % self.streams["future"].tubelet if "future" in self.streams else 0:

@@ -17,7 +17,7 @@ from wam.model.stems import ChunkHead, ChunkStem, ClockEmbedding, TextStem, Vect
 from wam.model.video import ConvHead, ConvStem, PatchHead, PatchStem
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
-from wam.tokenizers.video import VideoTokenizer
+from wam.tokenizers.video import VideoTokenizer, to_signed, to_unit
 
 
 class JointNetwork(nn.Module):
@@ -117,12 +117,24 @@ class JointNetwork(nn.Module):
             )
         if frames.shape[1] != self.config.views:
             raise expected(f"{self.config.views} views", got=frames.shape[1], do="choose the cameras of the dataset")
-        scaled = frames.float() / 127.5 - 1 if frames.dtype == torch.uint8 else frames.float() * 2 - 1
-        return self.video_tokenizer.encode(scaled)
+        signed = to_signed(frames) if frames.dtype == torch.uint8 else frames.float() * 2 - 1
+        if self.video_tokenizer.temporal == 1:
+            return self.video_tokenizer.encode(signed)
+        return torch.cat([self.video_tokenizer.encode(frame) for frame in signed.split(1, dim=2)], dim=2)
 
-    def decode_frames(self, latents: Tensor) -> Tensor:
-        """Latents -> frames (B, V, T, H, W, C) in [0, 1]."""
-        return ((self.video_tokenizer.decode(latents) + 1) / 2).clamp(0, 1)
+    def encode_future(self, images: Tensor, future: Tensor) -> Tensor:
+        """Frames to come -> their latents. A causal tokenizer starts from the present and its first latent is dropped."""
+        if self.video_tokenizer.temporal == 1:
+            return self.encode_frames(future)
+        frames = torch.cat([images[:, :, -1:], future], dim=2)
+        signed = to_signed(frames) if frames.dtype == torch.uint8 else frames.float() * 2 - 1
+        return self.video_tokenizer.encode(signed)[:, :, 1:]
+
+    def decode_future(self, present: Tensor, latents: Tensor) -> Tensor:
+        """Latents (B, V, T', h, w, c) -> frames (B, V, T, H, W, C) in [0, 1]; present: latents of the frame before them."""
+        if self.video_tokenizer.temporal == 1:
+            return to_unit(self.video_tokenizer.decode(latents))
+        return to_unit(self.video_tokenizer.decode(torch.cat([present, latents], dim=2)))[:, :, 1:]
 
     def context(self, batch: Batch, *, hide_state: Tensor | None = None, time: int = 0) -> Context:
         """Run the streams that no noisy stream reaches. hide_state (B,) bool marks rows whose state is kept away."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from wam.checkpoint import Checkpoint, code_revision
 from wam.contracts import ActionSpace, expected
 from wam.model.config import ModelConfig
+from wam.model.stems import TextStem
 from wam.model.wam import WorldActionModel
 from wam.settings import build, to_plain
 
@@ -28,7 +29,7 @@ def save_pretrained(
     network = model.network
     parts = {"video": network.video_tokenizer.provenance}
     if "text" in network.stems:
-        parts["text"] = network.stems["text"].encoder.provenance  # type: ignore[union-attr]
+        parts["text"] = cast(TextStem, network.stems["text"]).encoder.provenance
     Checkpoint(
         config={
             "model": to_plain(model.config),

@@ -65,7 +65,7 @@ class WorldActionModel(nn.Module):
         self.network = JointNetwork(
             config,
             text=text or make_text_encoder(config.text),
-            video=video or make_video_tokenizer(config.video_tokenizer, revision=config.video_tokenizer_revision),
+            video=video or make_video_tokenizer(config.video),
         )
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
@@ -96,7 +96,7 @@ class WorldActionModel(nn.Module):
         """The clean signal of every noisy stream that the (normalised) batch has."""
         found: Signals = {}
         if batch.future is not None and "future" in self.config.streams:
-            found["future"] = self.network.encode_frames(batch.future)
+            found["future"] = self.network.encode_future(batch.images, batch.future)
         for name in ("action", "latent_action"):
             value = getattr(batch, name)
             if value is not None and name in self.config.streams:
@@ -177,7 +177,7 @@ class WorldActionModel(nn.Module):
             laid = {s: sampling_clocks(steps, shift=1.0).to(device) for s in want} | dict(clocks or {})
             final = integrate(velocity, start, laid, sampler=sampler)
             ends = {s: float(laid[s][-1]) for s in want}
-        return self._finish(final, ends)
+        return self._finish(final, ends, context.present)
 
     def _velocity(
         self, context: Context, signals: Signals, clocks: Mapping[str, Tensor], want: Sequence[str]
@@ -194,11 +194,11 @@ class WorldActionModel(nn.Module):
         row = matching_conditional(self.config.conditionals, given, want)
         return [s for s, rule in row.clocks.items() if rule == "noise"] if row else []
 
-    def _finish(self, final: Signals, ends: dict[str, float]) -> Sample:
+    def _finish(self, final: Signals, ends: dict[str, float], present: Tensor) -> Sample:
         fields: dict[str, Any] = {"clocks": ends}
         for s, signal in final.items():
             if s == "future":
-                fields[s] = self.network.decode_frames(signal)
+                fields[s] = self.network.decode_future(present, signal)
             elif s == "action":
                 fields[s] = self.normalizer("action").restore(signal)
             else:

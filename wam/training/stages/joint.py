@@ -12,55 +12,14 @@ from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.data.mixture import Mixture
-from wam.data.splits import split_episodes
-from wam.data.store import EpisodeStore
-from wam.data.windows import WindowDataset, WindowSpec
 from wam.model.pretrained import save_pretrained
 from wam.model.wam import WorldActionModel
-from wam.training.config import DataConfig, DataPart, TrainConfig
+from wam.training.config import TrainConfig
+from wam.training.data import open_part, window_spec
 from wam.training.objective import joint_losses
 
-CHECK_WINDOWS = 48
 SENSITIVE_ENOUGH = 1.1
 """Below this ratio of shuffled to true error a world model does not listen to its actions, and the run says so."""
-
-
-def window_spec(config: TrainConfig) -> WindowSpec:
-    m = config.model
-    return WindowSpec(
-        history=m.history,
-        future=tuple(m.future),
-        chunk=m.chunk,
-        cameras=tuple(config.data.cameras),
-        image_size=m.image_size,
-    )
-
-
-def open_part(
-    part: DataPart, data: DataConfig, spec: WindowSpec
-) -> tuple[list[tuple[WindowDataset, float, str]], Batch | None]:
-    """Training windows of one dataset, demonstrations and play apart, and a few held-out ones (play if there is any)."""
-    store = EpisodeStore(part.root)
-    name = part.name or Path(part.root).name
-    train, held_out = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)
-    random = [i for i in train if store.episodes[i].play]
-    expert = [i for i in train if not store.episodes[i].play]
-    share = part.play_share
-    if share is None:
-        frames = [sum(store.episodes[i].length for i in kind) for kind in (expert, random)]
-        share = frames[1] / max(1, sum(frames))
-    weights = {"": (expert, 1 - share), "-play": (random, share)}
-    parts = [
-        (WindowDataset(store, spec, episodes=episodes, cache=data.cache), part.weight * weight, name + ending)
-        for ending, (episodes, weight) in weights.items()
-        if episodes and weight > 0
-    ]
-    aside = [i for i in held_out if store.episodes[i].play] or held_out
-    if not aside:
-        return parts, None
-    windows = WindowDataset(store, spec, episodes=aside[:8], cache="memory")
-    chosen = np.unique(np.linspace(0, len(windows) - 1, CHECK_WINDOWS).astype(int))
-    return parts, windows.batch(chosen)
 
 
 class JointStage:

@@ -1,7 +1,7 @@
 """The state of a run beyond the model: optimizer, averaged weights and position, saved without pickle.
 
 checkpoints/step-00000500/            a model folder (averaged weights), ready for use
-checkpoints/step-00000500/training/   weights.safetensors  optimizer.safetensors  state.json
+checkpoints/step-00000500/training/   weights, averaged and optimizer .safetensors, state.json
 checkpoints/last                      the name of the newest complete one
 """
 
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from wam.contracts import expected
 from wam.files import sha256, write_bytes, write_json
+
+
+TENSORS = ("weights", "averaged", "optimizer")
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,17 +47,24 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def save_training(
-    folder: Path, *, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+    folder: Path,
+    *,
+    weights: Mapping[str, Tensor],
+    averaged: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
 ) -> None:
     tensors, rest = flatten_optimizer(optimizer)
-    write_bytes(folder / "weights.safetensors", save({k: v.detach().contiguous() for k, v in weights.items()}))
-    write_bytes(folder / "optimizer.safetensors", save({k: v.contiguous() for k, v in tensors.items()}))
-    digests = {name: sha256(folder / name) for name in ("weights.safetensors", "optimizer.safetensors")}
+    for name, content in (("weights", weights), ("averaged", averaged), ("optimizer", tensors)):
+        write_bytes(
+            folder / f"{name}.safetensors", save({k: v.detach().cpu().contiguous() for k, v in content.items()})
+        )
+    digests = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in TENSORS}
     write_json(folder / "state.json", {**state, "optimizer": rest, "sha256": digests})
 
 
-def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """(weights, optimizer tensors, state). Raises WamError if a file is missing or not what was written."""
+def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by file (weights, averaged, optimizer), and the state. Raises WamError if a file is missing or not what was written."""
     try:
         state = json.loads((folder / "state.json").read_text())
         for name, digest in state["sha256"].items():
@@ -62,11 +72,7 @@ def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], d
                 raise expected(
                     f"{folder / name} as it was written", got="another content", do="resume from an earlier checkpoint"
                 )
-        return (
-            load((folder / "weights.safetensors").read_bytes()),
-            load((folder / "optimizer.safetensors").read_bytes()),
-            state,
-        )
+        return {name: load((folder / f"{name}.safetensors").read_bytes()) for name in TENSORS}, state
     except (OSError, ValueError, KeyError) as error:
         raise expected(
             f"a resumable checkpoint at {folder}", got=f"{type(error).__name__}: {error}", do="use an earlier one"

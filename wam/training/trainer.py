@@ -292,6 +292,7 @@ class Trainer:
             save_training(
                 folder / "training",
                 weights=module.state_dict(),
+                averaged=self.ema.tensors,
                 optimizer=getattr(self.optimizer, "optimizer", self.optimizer),
                 state={
                     "step": self.step,
@@ -316,20 +317,19 @@ class Trainer:
         folder = last_checkpoint(self.run_folder)
         if folder is None:
             return 0
-        from wam.checkpoint import Checkpoint
-
-        weights, optimizer, state = load_training(folder / "training")
+        tensors, state = load_training(folder / "training")
         try:
-            self.stage.module.load_state_dict(weights)
+            self.stage.module.load_state_dict(tensors["weights"])
         except RuntimeError as error:
             raise expected(
                 f"the model of the run in {self.run_folder}",
                 got="another model",
                 do="name another output or restore the config the run was started with",
             ) from error
-        restore_optimizer(getattr(self.optimizer, "optimizer", self.optimizer), optimizer, state["optimizer"])
-        averaged = dict(Checkpoint.load(folder).tensors)
-        self.ema.load(averaged, state["ema_updates"])
+        restore_optimizer(
+            getattr(self.optimizer, "optimizer", self.optimizer), tensors["optimizer"], state["optimizer"]
+        )
+        self.ema.load(tensors["averaged"], state["ema_updates"])
         self.sampler.load_state_dict(state["sampler"])
         self.step, self.seconds, self._recent = state["step"], state["seconds"], state["recent"]
         self.total = self.config.steps or state["total"]

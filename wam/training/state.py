@@ -21,7 +21,6 @@ from torch import Tensor
 from wam.contracts import expected
 from wam.files import sha256, write_bytes, write_json
 
-
 TENSORS = ("weights", "averaged", "optimizer")
 
 
@@ -64,7 +63,7 @@ def save_training(
 
 
 def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by file (weights, averaged, optimizer), and the state. Raises WamError if a file is missing or not what was written."""
+    """Tensors by file (weights, averaged, optimizer), and the state. Raises WamError if one is missing or damaged."""
     try:
         state = json.loads((folder / "state.json").read_text())
         for name, digest in state["sha256"].items():

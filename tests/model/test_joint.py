@@ -1,0 +1,106 @@
+"""The joint transformer: fast equals slow, cached equals uncached, gradients flow only where the table says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wam.model.joint import JointTransformer, StreamInput
+from wam.model.reference import dense_forward
+from wam.model.rope import chunk_positions, grid_positions, rotary_table
+from wam.model.visibility import VisibilityTable, preset_names, table_from
+
+STREAMS = ("text", "observation", "state", "future", "action")
+
+
+def transformer(**widths: int) -> JointTransformer:
+    torch.manual_seed(0)
+    sizes = dict.fromkeys(STREAMS, 32) | widths
+    made = JointTransformer(
+        widths=sizes, depth=3, heads=2, head_dim=16, condition_width=24, mlp_ratios=dict.fromkeys(STREAMS, 2.0)
+    )
+    for parameter in made.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return made
+
+
+def inputs(made: JointTransformer, *, frames: int = 1) -> dict[str, StreamInput]:
+    g = torch.Generator().manual_seed(1)
+    lengths = {"text": 5, "observation": 8 * frames, "state": 1, "future": 16, "action": 6}
+    rotary = {
+        "observation": rotary_table(grid_positions(torch.arange(frames), 2, 2), 16),
+        "future": rotary_table(grid_positions(torch.arange(1, 3), 2, 2), 16),
+        "action": rotary_table(chunk_positions(torch.arange(6)), 16),
+    }
+    return {
+        s: StreamInput(
+            h=torch.randn(2, lengths[s], made.experts[s][0].to_qkv.in_features, generator=g),
+            condition=torch.randn(2, 2 if s == "future" else 1, 24, generator=g),
+            rotary=rotary.get(s),
+            frames={"observation": frames, "future": 2}.get(s, 1),
+        )
+        for s in STREAMS
+    }
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("widths", [{}, {"action": 16, "text": 24}])
+def test_the_joined_streams_equal_one_sequence_under_a_dense_mask(preset: str, widths: dict[str, int]) -> None:
+    made = transformer(**widths)
+    table, given = table_from(preset), inputs(made, frames=3)
+    fast, _ = made(given, table)
+    slow = dense_forward(made, given, table)
+    for s in STREAMS:
+        torch.testing.assert_close(fast[s], slow[s], atol=2e-5, rtol=1e-4)
+
+
+def test_cached_context_gives_what_recomputing_gives() -> None:
+    made, table = transformer(), table_from("joint")
+    given = inputs(made)
+    whole, _ = made(given, table)
+    context = {s: given[s] for s in ("text", "observation", "state")}
+    _, caches = made(context, table, keep_cache=True)
+    rest, _ = made({s: given[s] for s in ("future", "action")}, table, context=caches)
+    for s in rest:
+        torch.testing.assert_close(rest[s], whole[s], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_frames_appended_to_a_causal_cache_equal_the_whole_sequence(window: int | None) -> None:
+    made = transformer()
+    table = VisibilityTable(sees={"observation": {"observation": "yes"}}, causal=("observation",))
+    whole_input = inputs(made, frames=5)["observation"]
+    whole, _ = made({"observation": whole_input}, table, window=window)
+    cache, pieces = None, []
+    for frame in range(5):
+        rows = slice(8 * frame, 8 * frame + 8)
+        piece = StreamInput(
+            h=whole_input.h[:, rows],
+            condition=whole_input.condition,
+            rotary=tuple(part[rows] for part in whole_input.rotary),  # type: ignore[arg-type,union-attr]
+        )
+        out, kept = made(
+            {"observation": piece},
+            table,
+            context={"observation": cache} if cache else None,
+            keep_cache=True,
+            window=window,
+        )
+        keep = 5 if window is None else window - 1
+        cache = kept["observation"] if cache is None else cache.extend(kept["observation"], keep=keep)
+        pieces.append(out["observation"])
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole["observation"], atol=1e-5, rtol=1e-5)
+
+
+def test_detached_reads_carry_values_and_no_gradient() -> None:
+    made = transformer()
+    given = inputs(made)
+    given["observation"].h.requires_grad_()
+    plain, _ = made(given, table_from("first-frame"))
+    insulated, _ = made(given, table_from("insulated"))
+    torch.testing.assert_close(plain["action"], insulated["action"])
+    (gradient,) = torch.autograd.grad(insulated["action"].sum(), given["observation"].h, allow_unused=True)
+    assert gradient is None or gradient.abs().sum() == 0
+    (gradient,) = torch.autograd.grad(plain["action"].sum(), given["observation"].h)
+    assert gradient.abs().sum() > 0

@@ -134,7 +134,13 @@ class GateSettings:
         return {**gates.TARGETS, **(self.targets or {})}[name]
 
 
-def forward_gates(model: WorldModel, play: Batch, *, steps: int, settings: GateSettings) -> list[GateResult]:
+Futures = dict[tuple[str, int], np.ndarray]
+"""Sampled futures by ("forward", "shuffled" or "imagine", sampling steps), kept for the table of video metrics."""
+
+
+def forward_gates(
+    model: WorldModel, play: Batch, *, steps: int, settings: GateSettings, futures: Futures | None = None
+) -> list[GateResult]:
     """Gate (a) and the gain over copying, from the same predictions on held-out play."""
     real, present, valid = frames(play)
     given = settings.conditionals.forward
@@ -142,6 +148,8 @@ def forward_gates(model: WorldModel, play: Batch, *, steps: int, settings: GateS
         ask(model, b, given=given, want="future", steps=steps, seed=settings.seed, batch_size=settings.batch_size)
         for b in (play, shuffle_actions(play, seed=settings.seed))
     )
+    if futures is not None:
+        futures |= {("forward", steps): true, ("shuffled", steps): shuffled}
     return [
         gates.action_sensitivity(
             true,
@@ -187,7 +195,9 @@ def inverse_gate(
     )
 
 
-def imagine_gate(model: WorldModel, expert: Batch, *, steps: int, settings: GateSettings) -> GateResult:
+def imagine_gate(
+    model: WorldModel, expert: Batch, *, steps: int, settings: GateSettings, futures: Futures | None = None
+) -> GateResult:
     """Gate (c) on held-out expert episodes."""
     real, present, valid = frames(expert)
     imagined = ask(
@@ -199,6 +209,8 @@ def imagine_gate(model: WorldModel, expert: Batch, *, steps: int, settings: Gate
         seed=settings.seed,
         batch_size=settings.batch_size,
     )
+    if futures is not None:
+        futures["imagine", steps] = imagined
     return gates.gain_over_copying(
         "imagine_gain_db",
         imagined,
@@ -218,17 +230,21 @@ def evaluate_gates(
     space: ActionSpace,
     settings: GateSettings | None = None,
     wrong_text: Sequence[GateResult] = (),
+    futures: Futures | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[GateResult]:
-    """All gates at every number of sampling steps; `wrong_text` results (from `closed_loop`) are appended."""
+    """All gates at every number of sampling steps; `wrong_text` results (from `closed_loop`) are appended.
+
+    futures: a dictionary that receives what was sampled, for `video_table`.
+    """
     settings = settings or GateSettings()
     results: list[GateResult] = []
     for steps in settings.steps:
         if progress:
             progress(f"gates at {steps} sampling step{'s' if steps > 1 else ''}")
-        results += forward_gates(model, play, steps=steps, settings=settings)
+        results += forward_gates(model, play, steps=steps, settings=settings, futures=futures)
         results.append(inverse_gate(model, play, space, steps=steps, settings=settings))
-        results.append(imagine_gate(model, expert, steps=steps, settings=settings))
+        results.append(imagine_gate(model, expert, steps=steps, settings=settings, futures=futures))
     return [*results, *wrong_text]
 
 

@@ -44,7 +44,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="snappy", use_dictionary=True, row_group_size=row_group_size)
+    pq.write_table(
+        table,
+        buffer,
+        compression="snappy",
+        use_dictionary=True,
+        row_group_size=row_group_size,
+        write_page_checksum=True,  # so that a flipped bit is found when it is read
+    )
     write_bytes(path, buffer.getbuffer())
 
 

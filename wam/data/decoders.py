@@ -1,9 +1,10 @@
 """Three decoders behind one small interface, and the choice between them.
 
-`decord` is the fastest on short closed groups of pictures, but silently returns wrong frames on open groups and HEVC,
-and cannot open AV1: it is used only where the file's packets show that it is exact. `pyav` is exact on every file: it
-starts at a key frame shown no later than the frame wanted and accepts only the frame with the wanted time. `torchcodec`
-is exact too and needs the system's FFmpeg. `auto` takes decord where it is installed and exact, else pyav.
+`decord` reads runs of frames fastest, but silently returns wrong frames on open groups of pictures and HEVC, and cannot
+open AV1: it is used only where the file's packets show that it is exact. `pyav` is exact on every file: it starts at a
+key frame shown no later than the frame wanted and accepts only the frame with the wanted time; single frames and windows
+it reads fastest. `torchcodec` is exact too and needs the system's FFmpeg. `auto` takes decord for runs of frames where
+it is installed and exact, and else pyav (`wam bench loader` measures both).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from wam.contracts import expected
 from wam.data.video import VideoInfo, corrupt
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
-SEEK_COST = 4  # a seek costs about as much as decoding this many frames
+SEEK_COST = 2  # a seek costs about as much as decoding this many frames
+RUN = 16  # from this many consecutive frames on, reading is a run
 
 
 class FrameReader(Protocol):
@@ -44,14 +46,20 @@ def why_not_decord(info: VideoInfo) -> str | None:
     return None
 
 
-def choose_backend(info: VideoInfo, backend: str = "auto") -> str:
-    """The decoder to use on this file. Raises WamError if the named one is missing or would return wrong frames."""
+def is_run(indices: np.ndarray) -> bool:
+    """True for many consecutive frames, as of a whole episode."""
+    return len(indices) >= RUN and bool((np.diff(indices) == 1).all())
+
+
+def choose_backend(info: VideoInfo, backend: str = "auto", *, run: bool = False) -> str:
+    """The decoder to use on this file, for a run of frames or a few. Raises WamError if the named one is missing or
+    would return wrong frames."""
     if backend not in ("auto", "decord", "pyav", "torchcodec"):
         raise expected("video_backend auto, decord, pyav or torchcodec", got=repr(backend), do="name one of the four")
     if backend in ("auto", "decord"):
         reason = why_not_decord(info)
         if backend == "auto":
-            return "pyav" if reason else "decord"
+            return "decord" if run and not reason else "pyav"
         if reason:
             raise expected(
                 f"a closed-GOP H.264 video for decord at {info.path}",
@@ -67,8 +75,8 @@ def choose_backend(info: VideoInfo, backend: str = "auto") -> str:
     return backend
 
 
-def open_reader(info: VideoInfo, backend: str = "auto") -> FrameReader:
-    return READERS[choose_backend(info, backend)](info)
+def open_reader(info: VideoInfo, backend: str = "auto", *, run: bool = False) -> FrameReader:
+    return READERS[choose_backend(info, backend, run=run)](info)
 
 
 def _checked(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
@@ -222,8 +230,9 @@ class ReaderPool:
             self._inherited.append(self._local)
             self._local, self._pid = threading.local(), os.getpid()
         readers = cast("OrderedDict[Any, FrameReader]", self._local.__dict__.setdefault("readers", OrderedDict()))
-        reader = readers.pop(info, None) or open_reader(info, self.backend)
-        readers[info] = reader
+        run = self.backend == "auto" and is_run(indices)
+        reader = readers.pop((info, run), None) or open_reader(info, self.backend, run=run)
+        readers[info, run] = reader
         while len(readers) > self.size:
             readers.popitem(last=False)
         return reader.frames(indices)

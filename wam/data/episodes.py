@@ -30,12 +30,13 @@ _KNOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSpan:
-    """Where an episode lies in a video file, in seconds."""
+    """Where an episode lies in a video file, in seconds. crc32: of the whole file, where the writer recorded it."""
 
     chunk: int
     file: int
     start: float
     stop: float
+    crc32: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ def to_table(episodes: Sequence[Episode], *, meta_chunk: int, meta_file: int) ->
                 f"videos/{key}/from_timestamp": span.start,
                 f"videos/{key}/to_timestamp": span.stop,
             }
+            if span.crc32 is not None:
+                row[f"wam/crc32/{key}"] = span.crc32
         for name, feature in episode.statistics.items():
             row |= {f"stats/{name}/{key}": value for key, value in feature.to_json().items()}
         rows.append(row | dict(episode.extra))
@@ -143,6 +146,7 @@ def _episode(root: Path, info: DatasetInfo, row: Mapping[str, Any], *, alone: bo
             file=row.get(place + "file_index") or 0,
             start=begin,
             stop=row.get(place + "to_timestamp") or begin + row["length"] / info.fps,
+            crc32=row.get(f"wam/crc32/{key}"),
         )
     statistics: dict[str, dict[str, Any]] = {}
     extra = {}
@@ -151,7 +155,7 @@ def _episode(root: Path, info: DatasetInfo, row: Mapping[str, Any], *, alone: bo
             feature, _, statistic = name.removeprefix("stats/").rpartition("/")
             if value is not None:
                 statistics.setdefault(feature, {})[statistic] = value
-        elif name not in _KNOWN and not name.startswith("videos/") and value is not None:
+        elif name not in _KNOWN and not name.startswith(("videos/", "wam/")) and value is not None:
             extra[name] = value
     whole = {name: found for name, found in statistics.items() if {"min", "max", "mean", "std"} <= set(found)}
     return Episode(
@@ -193,7 +197,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     if not path.is_file():
         raise expected(f"a parquet file at {path}", got="no such file", do="restore it from a copy")
     try:
-        return pq.ParquetFile(path).read(columns=columns)
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise expected(f"a readable parquet file at {path}", got=reason, do="restore it from a copy") from error

@@ -103,5 +103,8 @@ def _decoder(store: EpisodeStore, camera: str) -> str:
     for episode in store.episodes:
         if store.has_video(camera, episode):
             visual = store.info.features[store.info.camera_key(camera)]
-            return "pillow" if visual.dtype == "image" else store.backend_of(camera, episode)
+            if visual.dtype == "image":
+                return "pillow"
+            whole, few = (store.backend_of(camera, episode, run=run) for run in (True, False))
+            return whole if whole == few else f"{whole} (whole episodes) and {few} (windows)"
     return "none: no file is there"

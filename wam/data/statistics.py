@@ -40,7 +40,7 @@ class FeatureStatistics:
         """values (T, ...) -> statistics over T; the quantiles are exact up to EXACT_VALUES numbers."""
         if len(values) == 0:
             raise expected("at least one value", got="none", do="leave the feature out")
-        values = values.astype(np.float64)
+        values = values.astype(np.float64).reshape(len(values), *(values.shape[1:] or (1,)))
         step = 1 + (values.size - 1) // EXACT_VALUES
         quantiles = np.quantile(values[::step], list(QUANTILES.values()), axis=0)
         return cls(
@@ -56,11 +56,19 @@ class FeatureStatistics:
     def of_images(cls, frames: np.ndarray) -> FeatureStatistics:
         """frames (T, H, W, 3) uint8 -> (3, 1, 1) statistics in [0, 1]; count = the frames looked at."""
         rows = np.unique(np.linspace(0, len(frames) - 1, SAMPLED_FRAMES).round().astype(int))
-        step = max(1, min(frames.shape[1:3]) // 64)
-        pixels = frames[rows, ::step, ::step].reshape(-1, 3)
-        found = cls.of(pixels)
-        scaled = {name: getattr(found, name).reshape(3, 1, 1) / 255 for name in ARRAYS}
-        return cls(count=len(rows), **scaled)
+        pixels = frames[rows].reshape(-1, 3)
+        levels = np.arange(256) / 255
+        counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+        shares, reached = counts / len(pixels), np.cumsum(counts, axis=1) / len(pixels)
+        mean = shares @ levels
+        found = {
+            "min": levels[(counts > 0).argmax(1)],
+            "max": levels[255 - (counts[:, ::-1] > 0).argmax(1)],
+            "mean": mean,
+            "std": np.sqrt(np.maximum(shares @ levels**2 - mean**2, 0)),
+            **{name: levels[(reached >= share).argmax(1)] for name, share in QUANTILES.items()},
+        }
+        return cls(count=len(rows), **{name: value.reshape(3, 1, 1) for name, value in found.items()})
 
     def to_json(self) -> dict[str, Any]:
         return {**{name: getattr(self, name).tolist() for name in ARRAYS}, "count": [self.count]}

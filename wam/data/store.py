@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +20,7 @@ from wam.data.decoders import ReaderPool, choose_backend
 from wam.data.episodes import Episode, data_path, load_episodes, load_tasks, read_table, video_path
 from wam.data.features import ACTION, FRAME_FEATURES, STATISTICS_PATH, DatasetInfo, camera_name
 from wam.data.statistics import Statistics, compute_statistics
-from wam.data.video import TOLERANCE, VideoInfo, probe
+from wam.data.video import TOLERANCE, VideoInfo, corrupt, probe
 
 CACHED_BYTES = 512 * 2**20  # columns kept in memory
 
@@ -27,8 +28,8 @@ CACHED_BYTES = 512 * 2**20  # columns kept in memory
 class EpisodeStore:
     """Reads a dataset. Safe to share by threads, to pickle and to carry over a fork.
 
-    video_backend: "decord", "pyav", "torchcodec", or "auto" (decord on the files where it is exact, else pyav;
-    `backend_of` says which). A named backend that would be wrong on a file is an error, never replaced.
+    video_backend: "decord", "pyav", "torchcodec", or "auto" (decord for whole episodes of files where it is exact,
+    else pyav; `backend_of` says which). A named backend that would be wrong on a file is an error, never replaced.
     """
 
     def __init__(self, root: Path | str, *, video_backend: str = "auto", tolerance: float = TOLERANCE) -> None:
@@ -39,6 +40,7 @@ class EpisodeStore:
         self.video_backend, self.tolerance = video_backend, tolerance
         self._pool = ReaderPool(video_backend)
         self._columns = _ColumnCache()
+        self._intact: dict[Path, VideoInfo] = {}
         if video_backend not in ("auto", "decord", "pyav", "torchcodec"):
             raise expected("video_backend auto, decord, pyav or torchcodec", got=repr(video_backend), do="name one")
 
@@ -60,6 +62,9 @@ class EpisodeStore:
     def action_free(self) -> bool:
         """True if no action was recorded: an ordinary dataset without an action feature."""
         return not any(key == ACTION or key.startswith(f"{ACTION}.") for key in self.info.features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_intact": {}}
 
     def episode(self, episode: int | Episode) -> Episode:
         """The episode at a place of `episodes`."""
@@ -114,10 +119,10 @@ class EpisodeStore:
             return True
         return key in found.videos and video_path(self.root, self.info, key, found.videos[key]).is_file()
 
-    def backend_of(self, camera: str, episode: int | Episode) -> str:
-        """The name of the decoder that reads this video."""
+    def backend_of(self, camera: str, episode: int | Episode, *, run: bool = False) -> str:
+        """The name of the decoder that reads this video: a few frames of it, or a run such as the whole episode."""
         found = self.episode(episode)
-        return choose_backend(self._video(found, self.info.camera_key(camera)), self.video_backend)
+        return choose_backend(self._video(found, self.info.camera_key(camera)), self.video_backend, run=run)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -137,7 +142,14 @@ class EpisodeStore:
                 got="none",
                 do="leave the camera out",
             )
-        return probe(video_path(self.root, self.info, key, episode.videos[key]))
+        span = episode.videos[key]
+        path = video_path(self.root, self.info, key, span)
+        found = probe(path)
+        if span.crc32 is not None and self._intact.get(path) is not found:
+            if zlib.crc32(path.read_bytes()) != span.crc32:  # decoders hide damage inside a picture
+                raise corrupt(path, "content that differs from what was recorded")
+            self._intact[path] = found
+        return found
 
     def _rows(self, episode: Episode, name: str) -> Any:
         """The episode's rows of a column: found by the episode_index column, whatever file they are packed in."""

@@ -26,7 +26,7 @@ class VideoEncoding:
 
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
-    gop: int = 8
+    gop: int = 4
     crf: int = 18
     preset: str = "veryfast"
 
@@ -206,11 +206,12 @@ def read_frames(
     backend: str = "auto",
 ) -> np.ndarray:
     """(T, H, W, 3) uint8 frames of one file, by their numbers or times (seconds); all of them if neither is given."""
-    from wam.data.decoders import open_reader
+    from wam.data.decoders import is_run, open_reader
 
     info = probe(path)
     if timestamps is not None:
         indices = info.indices_at(np.asarray(timestamps))
     elif indices is None:
         indices = np.arange(info.frames)
-    return open_reader(info, backend).frames(np.asarray(indices))
+    indices = np.asarray(indices)
+    return open_reader(info, backend, run=is_run(indices)).frames(indices)

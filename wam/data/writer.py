@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ class EpisodeWriter:
         chunk, file = divmod(number, self.info.chunks_size)
         span = VideoSpan(chunk=chunk, file=file, start=0.0, stop=length / self.info.fps)
         tasks = self._tasks if task in self._tasks else [*self._tasks, task]
+        videos = {key: self._encode(key, frames) for key, frames in images.items()}
         statistics = {name: FeatureStatistics.of(values) for name, values in columns.items()}
         statistics |= {key: FeatureStatistics.of_images(frames) for key, frames in images.items()}
         episode = Episode(
@@ -150,12 +152,12 @@ class EpisodeWriter:
             start=start,
             chunk=chunk,
             file=file,
-            videos=dict.fromkeys(images, span),
+            videos={key: dataclasses.replace(span, crc32=zlib.crc32(video)) for key, video in videos.items()},
             extra=plain_scalars(extra or {}),
             statistics=Statistics(statistics),
         )
-        for key, frames in images.items():
-            write_bytes(video_path(self.root, self.info, key, span), self._encode(key, frames))
+        for key, video in videos.items():
+            write_bytes(video_path(self.root, self.info, key, span), video)
         table = frames_table(features, columns, episode, fps=self.info.fps, task_index=tasks.index(task))
         write_parquet(data_path(self.root, self.info, episode), table)
         if tasks is not self._tasks or index == 0:

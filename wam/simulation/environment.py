@@ -58,6 +58,9 @@ class Environment(Protocol):
     def observe(self) -> Observation:
         """Render the present."""
 
+    def robot_state(self) -> np.ndarray:
+        """(S,) float32: what the robot feels now, without rendering."""
+
     def get_state(self) -> np.ndarray:
         """Everything that decides the future, flat float64: physics, task and step count."""
 

@@ -31,6 +31,7 @@ from wam.simulation.renderers import make_renderer
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")  # experts; actions are clipped anyway
 
 HORIZON = 500  # simulator steps, Meta-World's own
+STATE_LENGTH = 96  # of get_state(), for every task
 #: Tasks whose goal is a point in space that no object shows. Others get no marker, which would give away which of
 #: two tasks in one scene is meant.
 _MARKED = frozenset(
@@ -138,7 +139,7 @@ class MetaWorld:
         pictures = {name: self._renderer.render(name, markers=self.markers) for name in self.cameras}
         return Observation(
             images={name: picture.rgb for name, picture in pictures.items()},
-            state=self._seen[:4].astype(np.float32),
+            state=self.robot_state(),
             instruction=self.instruction,
             intrinsics={name: camera.intrinsics for name, camera in self.views.items()},
             extrinsics={name: camera.extrinsics for name, camera in self.views.items()},
@@ -154,28 +155,36 @@ class MetaWorld:
         x, y, z = (float(value) for value in self._env._target_pos)
         return (Marker(position=(x, y, z)),)
 
-    def get_state(self) -> np.ndarray:
-        """[length of the start's random vector, that vector, steps, MuJoCo's state with mocap and warm start]."""
+    def robot_state(self) -> np.ndarray:
         self._require_reset()
-        return np.concatenate([[len(self._draw)], self._draw, [self._steps], self._physics()])
+        return self._seen[:4].astype(np.float32)
+
+    def get_state(self) -> np.ndarray:
+        """[length of the start's random vector, that vector, steps, MuJoCo's state with mocap and warm start, zeros].
+
+        The zeros make it equally long for all fifty tasks, so that they fit in one dataset.
+        """
+        self._require_reset()
+        known = np.concatenate([[len(self._draw)], self._draw, [self._steps], self._physics()])
+        return np.pad(known, (0, STATE_LENGTH - len(known)))
 
     def set_state(self, state: np.ndarray) -> None:
         env = self._env
         state = np.asarray(state, float)
-        size = mujoco.mj_stateSize(env.model, _PHYSICS)
-        drawn = int(state[0]) if state.ndim == 1 and len(state) and np.isfinite(state).all() else -1
-        if drawn != env._random_reset_space.low.size or len(state) != drawn + size + 2:
+        drawn, size = env._random_reset_space.low.size, mujoco.mj_stateSize(env.model, _PHYSICS)
+        right = state.shape == (STATE_LENGTH,) and np.isfinite(state).all() and state[0] == drawn
+        if not right or state[2 + drawn + size :].any():
             raise expected(
-                f"a state of {self.name} ({env._random_reset_space.low.size + size + 2} finite numbers)",
-                got=f"shape {state.shape}",
+                f"a state of {self.name} ({STATE_LENGTH} finite numbers)",
+                got=f"shape {state.shape}" + (" of another task or with gaps" if len(state) == STATE_LENGTH else ""),
                 do="give one that get_state() of the same environment returned",
             )
         if not np.array_equal(self._draw, state[1 : 1 + drawn]):
             self._begin(state[1 : 1 + drawn].copy())
         self._steps = int(state[1 + drawn])
-        mujoco.mj_setState(env.model, env.data, state[2 + drawn :], _PHYSICS)
-        self._look()
-        mujoco.mj_setState(env.model, env.data, state[2 + drawn :], _PHYSICS)  # mj_forward moves the warm start
+        mujoco.mj_setState(env.model, env.data, state[2 + drawn : 2 + drawn + size], _PHYSICS)
+        self._look()  # which moves the solver's warm start, so that the state is set once more
+        mujoco.mj_setState(env.model, env.data, state[2 + drawn : 2 + drawn + size], _PHYSICS)
 
     def expert_action(self) -> np.ndarray:
         self._require_reset()

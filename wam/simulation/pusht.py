@@ -90,10 +90,14 @@ class PushT:
         self._require_reset()
         return Observation(
             images={CAMERA: np.ascontiguousarray(self._env._render())},
-            state=np.array(self._env.agent.position, np.float32),
+            state=self.robot_state(),
             instruction=self.instruction,
             timestamp=self._steps / self.action_space.rate_hz,
         )
+
+    def robot_state(self) -> np.ndarray:
+        self._require_reset()
+        return np.array(self._env.agent.position, np.float32)
 
     def get_state(self) -> np.ndarray:
         """[steps, then position, velocity, angle, angular velocity of disc and block].

@@ -56,7 +56,8 @@ class RayCaster:
         self._views = {camera.name: _View(camera) for camera in cameras}
         self._colours = geom_colours(model)
         self._fixed = model.body_weldid[model.geom_bodyid] == 0
-        self._ground = ground_geoms(model)
+        paint = np.unique(self._colours, axis=0, return_inverse=True)[1].ravel()  # equal numbers: equal colours
+        self._paint = np.where(ground_geoms(model), -1 - paint, paint)
         alpha = np.where(model.geom_matid >= 0, model.mat_rgba[model.geom_matid, 3], model.geom_rgba[:, 3])
         model.geom_group[alpha < 0.3] = _HIDDEN_GROUP
 
@@ -151,11 +152,13 @@ class RayCaster:
         rgb[rows, columns] = (rgb[rows, columns] + value.sum(axis=1)) / (1 + len(view.subpixels))
 
     def _edges(self, surface: np.ndarray) -> np.ndarray:
-        """True where a pixel's surface differs from one of its four neighbours' and not both are ground."""
-        ground = self._ground[np.minimum(surface, len(self._ground) - 2)]  # markers count as the last geom
+        """True where a pixel's paint differs from one of its four neighbours' and not both are ground."""
+        paint = self._paint[np.minimum(surface, len(self._paint) - 2)]
+        paint[surface >= self.model.ngeom] = _MARKER_PAINT
+        ground = paint < 0
         edge = np.zeros(surface.shape, bool)
-        across = (surface[:, 1:] != surface[:, :-1]) & ~(ground[:, 1:] & ground[:, :-1])
-        down = (surface[1:] != surface[:-1]) & ~(ground[1:] & ground[:-1])
+        across = (paint[:, 1:] != paint[:, :-1]) & ~(ground[:, 1:] & ground[:, :-1])
+        down = (paint[1:] != paint[:-1]) & ~(ground[1:] & ground[:-1])
         edge[:, 1:] |= across
         edge[:, :-1] |= across
         edge[1:] |= down
@@ -163,7 +166,8 @@ class RayCaster:
         return edge
 
 
-_NEIGHBOURS = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
+_MARKER_PAINT = 1_000_000
+_NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0))
 _TYPICAL_LIGHT = np.float32(0.7)
 
 
@@ -203,7 +207,7 @@ def _ball_depth(origin: np.ndarray, rays: np.ndarray, marker: Marker) -> np.ndar
     """Depth (N,) at which rays (N, 3) enter the marker's ball, infinite where they miss it."""
     towards = np.asarray(marker.position) - origin
     a = np.einsum("nc,nc->n", rays, rays)
-    b = rays @ towards
+    b = np.einsum("nc,c->n", rays, towards)  # not BLAS, whose threads cost more than they give here
     discriminant = b * b - a * (towards @ towards - marker.radius**2)
     depth = np.full(len(rays), np.inf)
     hit = discriminant >= 0

@@ -113,6 +113,6 @@ def shade(colours: np.ndarray, normals: np.ndarray, towards: np.ndarray) -> np.n
     light = _AMBIENT + _CAMERA_LAMP * np.abs(facing)
     for direction, strength in _LIGHTS:
         unit = np.asarray(direction, np.float32) / np.float32(np.linalg.norm(direction))
-        light += strength * np.maximum((normals @ unit) * flipped, 0)
+        light += strength * np.maximum(np.einsum("...c,c->...", normals, unit) * flipped, 0)
     light[facing == 0] = _AMBIENT + _CAMERA_LAMP  # a surface one pixel small: as if facing the camera
     return np.minimum(colours * light[..., None], 1.0)

@@ -26,7 +26,8 @@ from wam.contracts import expected
 from wam.evaluation.closed_loop import ClosedLoopResult
 from wam.evaluation.episode_log import Episode, Rollout
 from wam.evaluation.gates import GateResult
-from wam.evaluation.summary import now, write_bytes, write_json
+from wam.evaluation.summary import now, write_json
+from wam.files import write_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class FilmStrips:
     """Futures as they were and as they were imagined, all uint8.
 
     present (N, V, H, W, C); real, imagined (N, V, T, H, W, C); captions: N sentences; kinds: N of "forward" (the true
-    actions were given) or "imagine" (none were).
+    actions were given) or "imagine" (none were); seconds (T,): how far ahead each frame lies, or None.
     """
 
     present: np.ndarray
@@ -42,10 +43,13 @@ class FilmStrips:
     imagined: np.ndarray
     captions: tuple[str, ...]
     kinds: tuple[str, ...]
+    seconds: np.ndarray | None = None
 
     def __add__(self, other: FilmStrips) -> FilmStrips:
         arrays = {n: np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("present", "real", "imagined")}
-        return FilmStrips(**arrays, captions=self.captions + other.captions, kinds=self.kinds + other.kinds)
+        return FilmStrips(
+            **arrays, captions=self.captions + other.captions, kinds=self.kinds + other.kinds, seconds=self.seconds
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +166,8 @@ def _load_arrays(path: Path, kind: type[Arrays]) -> Arrays | None:
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
-    return write_bytes(path, packed.getvalue())
+    write_bytes(path, packed.getvalue())
+    return path
 
 
 def _load(path: Path) -> dict[str, np.ndarray] | None:

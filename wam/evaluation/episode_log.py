@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wam.contracts import expected
-from wam.evaluation.summary import write_bytes
+from wam.files import write_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,13 @@ def film_strips(
     kind: Literal["forward", "imagine"],
     steps: int,
     seed: int = 0,
+    seconds: Sequence[float] | None = None,
     conditionals: Conditionals | None = None,
 ) -> FilmStrips:
-    """Real and predicted futures of a few windows; choose the windows by what they show, not by how well they went."""
+    """Real and predicted futures of a few windows; choose the windows by what they show, not by how well they went.
+
+    seconds (T,): how far ahead the future frames lie.
+    """
     real, present, _ = frames(batch)
     chosen = conditionals or Conditionals()
     given = chosen.forward if kind == "forward" else chosen.imagine
@@ -41,6 +45,7 @@ def film_strips(
         imagined=to_uint8(predicted),
         captions=tuple(f"{sentence} ({steps} sampling step{plural})".strip() for sentence in told),
         kinds=(kind,) * batch.size,
+        seconds=None if seconds is None else np.asarray(seconds, np.float32),
     )
 
 

@@ -23,7 +23,7 @@ class WorldModel(Protocol):
     Returns an object with `future` (B, V, T, H, W, C) float in [0, 1] or None and `action` (B, K, A) raw units or None.
     """
 
-    def sample(self, batch: Batch, given: tuple[str, ...], want: tuple[str, ...], steps: int, seed: int) -> Any: ...
+    def sample(self, batch: Batch, *, given: tuple[str, ...], want: tuple[str, ...], steps: int, seed: int) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 import wam
 from wam.contracts import expected
+from wam.files import write_bytes
 
 
 def hardware() -> dict[str, Any]:
@@ -47,27 +48,9 @@ def now() -> str:
 
 
 def write_json(path: str | Path, content: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never half. Not finite becomes null."""
-    return write_bytes(path, (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
-
-
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Replace a file atomically; a full disk is one clear error and leaves the old file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise expected(
-            f"to write {path}", got=error.strerror or error, do="free disk space or name a folder that can be written"
-        ) from error
-    return path
+    """Write JSON so that a reader sees the old file or the new one, never half; what is not finite becomes null."""
+    write_bytes(Path(path), (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
+    return Path(path)
 
 
 def write_summary(

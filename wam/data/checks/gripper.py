@@ -30,17 +30,15 @@ def check_gripper(
     found = []
     signs: dict[int, float] = {}
     if state_dim is not None:
-        for e, action in actions.items():
-            if e in states:
-                sign = response(action[:, action_dim], states[e][:, state_dim], reach=max(2, round(fps)))
-                if abs(sign) > 0.5:
-                    signs[e] = sign
+        reach = max(2, round(0.25 * fps))
+        each = responses(states, actions, action_dim=action_dim, state_dim=state_dim, reach=reach)
+        signs = {e: agreement for e, agreement in each.items() if abs(agreement) > 0.6}
     if signs:
         positive, negative = [e for e, s in signs.items() if s > 0], [e for e, s in signs.items() if s < 0]
         few, many = sorted((positive, negative), key=len)
         if few:
             sentence = (
-                f"the gripper's action moves its state in {in_episodes(few)} the other way (correlation "
+                f"the gripper's action moves its state in {in_episodes(few)} the other way (agreement "
                 f"{np.mean([signs[e] for e in few]):.2f}) than in {len(many)} other episodes "
                 f"({np.mean([signs[e] for e in many]):.2f}); flip the gripper's sign in them"
             )
@@ -63,23 +61,45 @@ def check_gripper(
     return found
 
 
-def response(action: np.ndarray, state: np.ndarray, *, reach: int) -> float:
-    """Correlation in [-1, 1] of a gripper's action with its state (or the state's motion) within `reach` rows.
+def responses(states: Column, actions: Column, *, action_dim: int, state_dim: int, reach: int) -> dict[int, float]:
+    """{episode: agreement in [-1, 1]} of the gripper's command with its state, in episodes where the state moves.
 
-    The stronger of the two; 0 where action or state does not move.
+    A command is a place (its level goes with the state's) or an effort (its side of mid-range goes with the state's
+    motion). Which of the two, and the delay within `reach` rows, is settled once for all episodes.
     """
-    if len(action) < 8 or np.ptp(action) < 1e-3 or np.ptp(state) < 1e-3 * max(1e-6, np.abs(state).max()):
-        return 0.0
-    best = 0.0
-    speed = smooth(np.diff(state)[:, None])[:, 0]
-    for effect in (state, speed):
-        for lag in range(0, min(reach, len(action) // 3) + 1):
-            a, b = action[: len(effect) - lag], effect[lag:]
-            a = a[: len(b)]
-            if a.std() > 1e-9 and b.std() > 1e-12:
-                value = float(np.corrcoef(a, b)[0, 1])
-                best = value if abs(value) > abs(best) else best
-    return best
+    commands = {e: a[:, action_dim] for e, a in actions.items() if e in states and len(a) > max(8, 2 * reach)}
+    if not commands:
+        return {}
+    places = {e: states[e][:, state_dim] for e in commands}
+    low, high = np.quantile(np.concatenate(list(commands.values())), [0.02, 0.98])
+    span = float(np.ptp(np.concatenate(list(places.values()))))
+    if high - low < 1e-6 or span < 1e-6:
+        return {}
+    efforts = {e: (c - (low + high) / 2) / (high - low) for e, c in commands.items()}
+    speeds = {e: smooth(np.diff(p)[:, None])[:, 0] for e, p in places.items()}
+    usual = float(np.quantile(np.abs(np.concatenate(list(speeds.values()))), 0.98))
+    speeds = {e: np.where(np.abs(s) > 0.25 * usual, s, 0) for e, s in speeds.items()}
+    judged = [e for e in speeds if np.ptp(places[e]) > 0.3 * span and (speeds[e] != 0).sum() >= 4]
+    if len(judged) < 3:
+        return {}
+    trials = []
+    for lag in range(reach + 1):
+        early = {e: efforts[e][: len(speeds[e]) - lag] for e in judged}
+        trials.append({e: _cosine(early[e] - early[e].mean(), _centred(places[e][lag:-1])) for e in judged})
+        trials.append({e: _cosine(early[e], speeds[e][lag:]) for e in judged})
+    best = max(trials, key=lambda found: np.abs(list(found.values())).mean())
+    return best if np.median(np.abs(list(best.values()))) > 0.8 else {}
+
+
+def _centred(value: np.ndarray) -> np.ndarray:
+    return value - value.mean()
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Only rows in which b is not 0 count."""
+    a, b = a[b != 0], b[b != 0]
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size > 1e-9 else 0.0
 
 
 def _state_closes_high(name: str) -> bool | None:

@@ -20,6 +20,8 @@ FLIPS = {"upside down": (slice(None, None, -1), slice(None)), "mirrored": (slice
          "turned by 180 degrees": (slice(None, None, -1), slice(None, None, -1))}  # fmt: skip
 CURES = {"upside down": "vertical", "mirrored": "horizontal", "turned by 180 degrees": "rotate"}
 
+_CLEAR = 0.2  # sine of the angle by which a camera must look down, or stand upright, to be judged
+
 
 @dataclass(frozen=True, kw_only=True)
 class CameraPose:
@@ -178,9 +180,9 @@ def check_upright(camera: str, track: Track) -> list[Finding]:
     turned = name if name in CURES else "turned about one axis"
     cure = f"flip={CURES[name]}" if name in CURES else "flip=vertical or flip=horizontal"
     why = []
-    if up < -0.3:
+    if up < -_CLEAR:
         why.append("the image moves down when the hand goes up")
-    if down < -0.3:
+    if down < -_CLEAR:
         why.append("the hand's path fits only a camera that looks up from below the table")
     sentence = (
         f"{camera} seems to be {turned}: {' and '.join(why)} (explained variance {fit:.2f}); look at a frame, and "
@@ -235,9 +237,9 @@ def _scores(matrix: np.ndarray) -> tuple[float, float]:
 
 
 def _verdict(up: float, down: float) -> str:
-    if down < -0.3:
-        return "mirrored" if up > 0.3 else "upside down" if up < -0.3 else "one axis"
-    return "turned by 180 degrees" if up < -0.3 and down > 0.3 else ""
+    if down < -_CLEAR:
+        return "mirrored" if up > _CLEAR else "upside down" if up < -_CLEAR else "one axis"
+    return "turned by 180 degrees" if up < -_CLEAR and down > _CLEAR else ""
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -33,12 +33,14 @@ def check_store(
     episodes: Sequence[int] | None = None,
     video_episodes: int = 24,
     cameras: Mapping[str, CameraPose] | None = None,
+    state_names: Sequence[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Finding, ...]:
     """Every static check, the gravest findings first.
 
     episodes: places in `store.episodes` (default all). video_episodes: of how many of them, evenly spread, frames are
-    decoded. cameras: known poses (default: those in info.json under wam.cameras). progress: gets (what, done, total).
+    decoded. cameras: known poses (default: those in info.json under wam.cameras). state_names:
+    what the dimensions of `observation.state` are, if the dataset does not say. progress: gets (what, done, total).
     """
     chosen = list(range(len(store))) if episodes is None else list(episodes)
     found: list[Finding] = _check_notes(store, chosen)
@@ -49,6 +51,9 @@ def check_store(
         tables[name], problems = _read_column(store, name, chosen)
         found += problems
     state, action = _signals(store, tables, STATE), _signals(store, tables, ACTION)
+    if state is not None and state_names is not None and len(state_names) == len(state.names):
+        unnamed = state.names == columns.dimension_names(len(state.names))
+        state = replace(state, names=tuple(state_names)) if unnamed else state
     for name, feature in store.info.numeric.items():
         found += _check_column(name, tables[name], feature)
     found += rate.check_timestamps(_finite(tables["timestamp"]), fps=fps)

@@ -34,6 +34,10 @@ class FrameReader(Protocol):
         """(T,) frame numbers in the order of showing, in any order -> (T, H, W, 3) uint8."""
         ...
 
+    def close(self) -> None:
+        """Give back the file and the decoder's memory now, not when the garbage collector comes by."""
+        ...
+
 
 def why_not_decord(info: VideoInfo) -> str | None:
     """Why decord is not exact on this file, or None where it is."""
@@ -112,6 +116,10 @@ class PyAVReader:
             shown[row] = self._frame(int(index))
         return shown if len(wanted) == len(indices) and (back == np.arange(len(back))).all() else shown[back]
 
+    def close(self) -> None:
+        self._decoded = None
+        self._container.close()
+
     def _frame(self, index: int) -> np.ndarray:
         info, wanted = self.info, int(self.info.pts[index])
         key = int(np.searchsorted(info.key_pts, wanted, side="right")) - 1
@@ -160,7 +168,7 @@ class DecordReader:
         self.info = info
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            self._reader = decord.VideoReader(str(info.path), ctx=decord.cpu(0), num_threads=1)
+            self._reader: Any = decord.VideoReader(str(info.path), ctx=decord.cpu(0), num_threads=1)
         except (RuntimeError, decord.DECORDError) as error:
             raise corrupt(info.path, _first_line(error)) from error
         if len(self._reader) != info.frames:
@@ -177,6 +185,9 @@ class DecordReader:
         except (RuntimeError, decord.DECORDError) as error:
             raise corrupt(self.info.path, _first_line(error)) from error
 
+    def close(self) -> None:
+        self._reader = None
+
 
 class TorchcodecReader:
     """torchcodec in its exact seek mode."""
@@ -192,7 +203,7 @@ class TorchcodecReader:
             ) from error
         self.info = info
         try:
-            self._decoder = VideoDecoder(
+            self._decoder: Any = VideoDecoder(
                 str(info.path), seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
             )
         except (RuntimeError, ValueError) as error:
@@ -204,6 +215,9 @@ class TorchcodecReader:
             return self._decoder.get_frames_at(indices=indices.tolist()).data.numpy()
         except (RuntimeError, ValueError) as error:
             raise corrupt(self.info.path, _first_line(error)) from error
+
+    def close(self) -> None:
+        self._decoder = None
 
 
 READERS: dict[str, Callable[[VideoInfo], FrameReader]] = {
@@ -234,7 +248,7 @@ class ReaderPool:
         reader = readers.pop((info, run), None) or open_reader(info, self.backend, run=run)
         readers[info, run] = reader
         while len(readers) > self.size:
-            readers.popitem(last=False)
+            readers.popitem(last=False)[1].close()
         return reader.frames(indices)
 
     def __getstate__(self) -> dict[str, Any]:

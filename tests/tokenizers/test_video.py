@@ -312,7 +312,8 @@ class TestDiffusersFaults:
 
 # ---------------------------------------------------------------- published tiny files
 
-PREFIX = Path(os.environ.get("WAM_DATA", "../shared/data")) / "weights" / "taef2"
+DATA = Path(os.environ.get("WAM_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+PREFIX = DATA / "weights" / "taef2"
 
 
 class TestTinyAutoencoder:
@@ -343,12 +344,14 @@ class TestTinyAutoencoder:
         assert latents.shape == (2, 2, 1, 4, 4, channels)
         assert tokenizer.decode(latents).shape == (2, 2, 1, 32, 32, 3)
 
-    @pytest.mark.skipif(not PREFIX.with_name("taef2_encoder.safetensors").is_file(), reason="no WAM_DATA/weights here")
+    @pytest.mark.skipif(
+        not PREFIX.with_name("taef2_encoder.safetensors").is_file(), reason="set WAM_DATA to the real recordings"
+    )
     def test_the_published_flux2_pair_reconstructs_real_frames(self) -> None:
         av = pytest.importorskip("av")
         tokenizer = make_video_tokenizer(VideoConfig(kind="tiny", name=str(PREFIX)))
         assert isinstance(tokenizer, VideoTokenizer)
-        clip = sorted((PREFIX.parent.parent / "human_video").glob("*.mp4"))[0]
+        clip = sorted((DATA / "human_video").glob("*.mp4"))[0]
         with av.open(str(clip)) as container:
             picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
         h, w = (side // 8 * 8 for side in picture.shape[:2])

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.fft import dct, idct
 
 from wam.contracts import expected
+from wam.files import write_bytes
 from wam.settings import missing_file
 
 _MIN_SPAN = 1e-6  # a dimension that never moves is scaled as if it spanned this much
@@ -233,9 +234,7 @@ def _quantile_lists(scaler: _Scaler) -> dict[str, list[float]]:
 
 
 def _write(path: Path, kind: str, data: Mapping[str, Any]) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"kind": kind, **data}, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_bytes(Path(path), (json.dumps({"kind": kind, **data}, ensure_ascii=False) + "\n").encode())
 
 
 def _read(path: Path, kind: str, keys: tuple[str, ...]) -> dict[str, Any]:

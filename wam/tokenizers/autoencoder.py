@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from wam.contracts import expected
+from wam.files import write_bytes
 from wam.settings import load_settings, missing_file, save_settings
 from wam.tokenizers.interface import VideoTokenizer
 
@@ -124,9 +125,8 @@ class Autoencoder(VideoTokenizer):
         from safetensors.torch import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()})
-        (folder / WEIGHTS).write_bytes(content)
+        write_bytes(folder / WEIGHTS, content)
         saved = _Saved(autoencoder=self.config, provenance=self.provenance, sha256=hashlib.sha256(content).hexdigest())
         save_settings(saved, folder / CONFIG)
 

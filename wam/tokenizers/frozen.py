@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from wam.contracts import WamError, expected
+from wam.files import write_json
 from wam.settings import missing_file
+from wam.typed import first_line
 
 PROVENANCE = "provenance.json"
 
@@ -57,7 +59,7 @@ class Frozen(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write the network in its own library's format, with a note that says whether its weights are random."""
         self.network.save_pretrained(folder, safe_serialization=True)
-        (Path(folder) / PROVENANCE).write_text(json.dumps(self.provenance, indent=2) + "\n")
+        write_json(Path(folder) / PROVENANCE, self.provenance)
 
 
 def read_provenance(name_or_path: str, revision: str | None) -> dict[str, Any]:
@@ -102,8 +104,3 @@ def refuse_missing(kind: str, name_or_path: str, missing: object) -> None:
             got=f"{len(names)} missing, {names[0]} first",
             do="give a checkpoint of this architecture; missing weights are never filled at random",
         )
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

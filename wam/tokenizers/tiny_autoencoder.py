@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from wam.contracts import expected
 from wam.settings import missing_file
-from wam.tokenizers.frozen import Frozen, first_line
+from wam.tokenizers.frozen import Frozen
 from wam.tokenizers.interface import VideoTokenizer
+from wam.typed import first_line
 
 
 class TinyAutoencoder(Frozen, VideoTokenizer):

@@ -1,0 +1,104 @@
+"""`wam demo`: from nothing to a report in minutes on a laptop: collect, train, evaluate, report.
+
+Each part goes on where an interrupted demo stopped; the figures go to `summary.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wam.evaluation.evaluate import EvaluateConfig, evaluate
+from wam.evaluation.summary import write_summary
+from wam.evaluation.terminal import format_gates
+from wam.files import write_json
+from wam.progress import duration
+from wam.simulation.collect import collect
+from wam.simulation.config import CollectConfig
+from wam.training.config import DataPart, TrainConfig
+from wam.training.trainer import train
+from wam.visualization.report import write_report
+
+
+@dataclass(kw_only=True)
+class DemoConfig:
+    """The three configs of the chain. play_share: of the training windows, how many are of random play."""
+
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    play_share: float = 0.4
+
+
+def run_demo(config: DemoConfig, output: Path) -> int:
+    """Status 0 if every gate passed, 1 if one failed (the report shows which)."""
+    clock = _Clock(output / "demo.json")
+    with clock.part("collect"):
+        print("1/4  collecting demonstrations and play in the simulator", flush=True)
+        data = output / "data"
+        collect(config.collect, data, resume=(data / "meta").exists())
+    with clock.part("train"):
+        print("2/4  training one model of video, actions and language", flush=True)
+        config.train.output = str(output)
+        config.train.data.parts = [DataPart(root=str(data), name="demo", play_share=config.play_share)]
+        train(config.train)
+    with clock.part("evaluate"):
+        print("3/4  evaluating: world-model gates and unseen starts", flush=True)
+        found = evaluate(output, config.evaluate, say=lambda text: print(f"     {text}", flush=True))
+    minutes = sum(clock.seconds.values()) / 60
+    write_summary(
+        output / "summary.json",
+        {**found.figures, "wall_minutes": minutes},
+        n=found.n,
+        seeds=[config.train.seed],
+        extra={"seconds": clock.seconds},
+    )
+    with clock.part("report"):
+        print("4/4  writing the report", flush=True)
+        page = write_report(output)
+    minutes = sum(clock.seconds.values()) / 60
+    write_summary(
+        output / "summary.json",
+        {**found.figures, "wall_minutes": minutes},
+        n=found.n,
+        seeds=[config.train.seed],
+        extra={"seconds": clock.seconds},
+    )
+    print()
+    print(format_gates(found.gates))
+    if "policy" in found.success:
+        for task, rate in found.success["policy"].tasks.items():
+            print(f"  success  {task:42s} {rate}")
+    print(f"\n{duration(minutes * 60)} in all. Open {page}")
+    return 0 if all(gate.passed for gate in found.gates) else 1
+
+
+class _Clock:
+    """Seconds spent in each part, over interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = {}
+        if path.is_file():
+            try:
+                self.seconds = dict(json.loads(path.read_text()))
+            except ValueError:
+                self.seconds = {}
+
+    def part(self, name: str) -> _Part:
+        return _Part(self, name)
+
+
+class _Part:
+    def __init__(self, clock: _Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+
+    def __enter__(self) -> None:
+        self.begun = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        spent = self.clock.seconds.get(self.name, 0.0) + time.monotonic() - self.begun
+        self.clock.seconds[self.name] = spent
+        write_json(self.clock.path, self.clock.seconds)

@@ -1,0 +1,100 @@
+"""`wam eval | report | imagine | bench | demo`: what a trained model can do, in numbers and pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "eval", help="gates, success in closed loop and pictures of a run; status 1 if a gate fails"
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. starts=50 policy_steps=1")
+    parser.set_defaults(run=evaluate)
+
+    parser = verbs.add_parser("report", help="one self-contained HTML page of a run")
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.set_defaults(run=report)
+
+    parser = verbs.add_parser("imagine", help="a film strip of imagined futures from a dataset's frame")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run or checkpoint folder")
+    parser.add_argument("--data", type=Path, help="dataset; default: the one the run was trained on")
+    parser.add_argument("--episode", type=int, default=0)
+    parser.add_argument("--frame", type=int, default=0)
+    parser.add_argument("--instruction", help="another sentence than the episode's own")
+    parser.add_argument("--actions", choices=("true", "none", "probe"), default="probe")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("imagined.png"))
+    parser.set_defaults(run=imagine)
+
+    parser = verbs.add_parser("bench", help="paired timings of one claim")
+    parser.add_argument("name", help="conditionals, cache, rollout, step or loader")
+    parser.add_argument("--json", type=Path)
+    parser.set_defaults(run=bench)
+
+    parser = verbs.add_parser("demo", help="the whole chain on this machine: collect, train, evaluate, report")
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.minutes=2 evaluate.starts=5")
+    parser.set_defaults(run=demo)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from wam.evaluation.evaluate import EvaluateConfig
+    from wam.evaluation.evaluate import evaluate as run
+    from wam.evaluation.summary import write_summary
+    from wam.evaluation.terminal import format_gates
+    from wam.settings import load_settings
+
+    config = load_settings(EvaluateConfig, options.config, options.overrides)
+    found = run(options.run_folder, config)
+    print(format_gates(found.gates))
+    for name, result in found.success.items():
+        for task, rate in result.tasks.items():
+            print(f"{name:12s} {task:42s} {rate}")
+    for path in filter(None, (options.run_folder / "summary.json", options.json)):
+        write_summary(path, found.figures, n=found.n, seeds=[config.seed])
+    return 0 if all(gate.passed for gate in found.gates) else 1
+
+
+def report(options: argparse.Namespace) -> None:
+    from wam.visualization.report import write_report
+
+    print(write_report(options.run_folder))
+
+
+def imagine(options: argparse.Namespace) -> None:
+    from wam.visualization.imagine import ImagineRequest, imagine_picture
+
+    request = ImagineRequest(
+        run=options.run_folder,
+        data=options.data,
+        episode=options.episode,
+        frame=options.frame,
+        instruction=options.instruction,
+        actions=options.actions,
+        steps=options.steps,
+        seed=options.seed,
+    )
+    print(imagine_picture(request, options.output))
+
+
+def bench(options: argparse.Namespace) -> int:
+    from wam.evaluation.bench import run_bench
+
+    result = run_bench(options.name, options.json)
+    print(result.text())
+    return 0 if result.passed else 1
+
+
+def demo(options: argparse.Namespace) -> int:
+    from wam.cli.demo import DemoConfig, run_demo
+    from wam.settings import load_settings
+
+    config = load_settings(DemoConfig, options.config, options.overrides)
+    return run_demo(config, options.output)

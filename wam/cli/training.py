@@ -1,0 +1,49 @@
+"""`wam train | plan`: YAML in, a run out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser("train", help="train from a YAML config; goes on where an earlier run stopped")
+    parser.add_argument("config", type=Path, help="e.g. configs/train/quickstart.yaml")
+    parser.add_argument("--fresh", action="store_true", help="start anew even if the output holds a run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. minutes=10 model.visibility=first-frame"
+    )
+    parser.set_defaults(run=train)
+    parser = verbs.add_parser("plan", help="parameters, memory, FLOPs, speed, time and cost of a training run")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--price", type=float, default=None, help="per hour of this machine, to print the cost")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.set_defaults(run=plan)
+
+
+def train(options: argparse.Namespace) -> None:
+    from wam.progress import duration
+    from wam.settings import load_settings
+    from wam.training.config import TrainConfig
+    from wam.training.trainer import train as run
+
+    config = load_settings(TrainConfig, options.config, options.overrides)
+    result = run(config, resume=not options.fresh)
+    print(
+        f"{result.steps} steps in {duration(result.seconds)}, {result.samples_per_second:.1f} samples/s, "
+        f"data wait {100 * result.data_wait_share:.1f}%: {result.checkpoint}"
+    )
+
+
+def plan(options: argparse.Namespace) -> None:
+    from wam.files import write_json
+    from wam.settings import load_settings
+    from wam.training.config import TrainConfig
+    from wam.training.plan import plan as run
+
+    config = load_settings(TrainConfig, options.config, options.overrides)
+    found = run(config, price_per_hour=options.price)
+    print(found.text())
+    if options.json:
+        write_json(options.json, found.to_dict())

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, cast
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from wam.contracts import expected
 from wam.data.video import VideoInfo, corrupt
@@ -105,6 +106,7 @@ class PyAVReader:
             raise corrupt(info.path, error) from error
         self._stream: Any = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
+        self._converter = VideoReformatter()  # one for all frames: making one costs more than a small frame
         self._decoded: Iterator[Any] | None = None
         self._at = -1  # number of the last decoded frame
 
@@ -131,7 +133,7 @@ class PyAVReader:
             while True:
                 frame = self._advance(wanted)
                 if frame is not None:
-                    return frame.to_ndarray(format="rgb24")
+                    return self._converter.reformat(frame, format="rgb24").to_ndarray()
                 if key <= 0:
                     raise corrupt(info.path, f"no frame at {wanted * float(info.time_base):.4f} s")
                 key -= 1  # a damaged or mislabelled key frame: start one earlier

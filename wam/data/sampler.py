@@ -22,7 +22,8 @@ class Sized(Protocol):
     @property
     def sizes(self) -> Sequence[int]: ...
 
-    weights: Sequence[float]
+    @property
+    def weights(self) -> Sequence[float]: ...
 
 
 class ResumableSampler:

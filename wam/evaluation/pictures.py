@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def film_strips(
     model: WorldModel,
     batch: Batch,
     *,
-    kind: Literal["forward", "imagine"],
+    kind: str,
     steps: int,
     seed: int = 0,
     seconds: Sequence[float] | None = None,
@@ -31,8 +31,10 @@ def film_strips(
 ) -> FilmStrips:
     """Real and predicted futures of a few windows; choose the windows by what they show, not by how well they went.
 
-    seconds (T,): how far ahead the future frames lie.
+    kind: "forward" gives the true actions, "imagine" none. seconds (T,): how far ahead the future frames lie.
     """
+    if kind not in ("forward", "imagine"):
+        raise expected("film strips of kind forward or imagine", got=repr(kind), do="choose one of the two")
     real, present, _ = frames(batch)
     chosen = conditionals or Conditionals()
     given = chosen.forward if kind == "forward" else chosen.imagine

@@ -12,12 +12,14 @@ from wam.model.joint import StreamCache
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """caches: keys and values of the context streams. summaries: (B, 1, condition width) by stream, for modulation.
-    present: latents of the last observed frame (B, V, 1, h, w, c). time: index of the present, in dataset frames."""
+    present: latents of the last observed frame (B, V, 1, h, w, c). view_mask (B, V) bool, where some cameras are missing.
+    time: index of the present, in dataset frames."""
 
     size: int
     caches: dict[str, StreamCache] = field(default_factory=dict)
     summaries: dict[str, Tensor] = field(default_factory=dict)
     present: Tensor
+    view_mask: Tensor | None = None
     embodiment: Tensor | None = None
     time: int = 0
 
@@ -31,5 +33,6 @@ class Context:
             caches={s: cache.expand(repeats) for s, cache in self.caches.items()},
             summaries={s: x.repeat_interleave(repeats, 0) for s, x in self.summaries.items()},
             present=self.present.repeat_interleave(repeats, 0),
+            view_mask=None if self.view_mask is None else self.view_mask.repeat_interleave(repeats, 0),
             embodiment=None if self.embodiment is None else self.embodiment.repeat_interleave(repeats, 0),
         )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from wam.model.attention import attend
 from wam.model.expert import NativeExpert, Rotary
+from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
 
 KeysValues = tuple[Tensor, Tensor]
@@ -43,6 +44,10 @@ class StreamCache:
         """Each row repeated, for several draws per context."""
         layers = [(k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)) for k, v in self.layers]
         return StreamCache(layers=layers, frames=self.frames)
+
+    def turned(self, rotary: Rotary) -> StreamCache:
+        """Keys carried to other positions: rotations compose, so the table of the difference moves them there."""
+        return StreamCache(layers=[(rotate(k, rotary), v) for k, v in self.layers], frames=self.frames)
 
     def extend(self, newer: StreamCache, *, keep: int) -> StreamCache:
         """This cache followed by `newer`, the oldest frames beyond `keep` forgotten."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -139,52 +140,119 @@ class JointNetwork(nn.Module):
     def context(self, batch: Batch, *, hide_state: Tensor | None = None, time: int = 0) -> Context:
         """Run the streams that no noisy stream reaches. hide_state (B,) bool marks rows whose state is kept away."""
         latents = self.encode_frames(batch.images)
-        size, device = batch.size, batch.images.device
+        size, frames = batch.size, latents.shape[2]
         inputs: dict[str, StreamInput] = {}
         summaries: dict[str, Tensor] = {}
         if "text" in self.stems:
             sentences = batch.instruction or ("",) * size
             h, summaries["text"] = self.stems["text"](sentences)
-            inputs["text"] = StreamInput(h=h, condition=self.stream_bias["text"].expand(size, 1, -1))
-        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, time=time)
+            condition = self.stream_bias["text"].expand(size, 1, -1)
+            inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
+        times = torch.arange(time - frames + 1, time + 1)
+        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times)
         if "state" in self.stems:
-            state = batch.state
-            absent = torch.ones(size, dtype=torch.bool, device=device) if state is None else hide_state
-            absent = torch.zeros(size, dtype=torch.bool, device=device) if absent is None else absent
-            if state is None:
-                state = torch.zeros(size, self.config.state_dim, device=device)
-            elif state.shape[1] != self.config.state_dim:
-                raise expected(
-                    f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset"
-                )
-            h, summaries["state"] = self.stems["state"](state, absent, batch.embodiment)
-            condition = self._condition("state", summaries, size)
-            inputs["state"] = StreamInput(h=h, condition=condition)
+            inputs["state"] = self._state(
+                batch.state, summaries, size=size, hide=hide_state, embodiment=batch.embodiment, time=time
+            )
         _, caches = self.transformer(inputs, self.table, keep_cache=True)
         return Context(
             size=size,
             caches=caches,
             summaries=summaries,
             present=latents[:, :, -1:],
+            view_mask=batch.view_mask,
             embodiment=batch.embodiment,
             time=time,
         )
 
-    def _observation(
-        self, latents: Tensor, view_mask: Tensor | None, summaries: Mapping[str, Tensor], *, time: int
+    @property
+    def extendable(self) -> bool:
+        """Can observed frames join a context that is already there? They can if frames read only earlier frames and text."""
+        streams = set(self.config.streams)
+        alone = self.table.inputs("text") & streams <= {"text"}
+        return (
+            alone
+            and "observation" in self.table.causal
+            and self.table.inputs("observation") & streams <= {"observation", "text"}
+        )
+
+    def extend_context(
+        self, context: Context, frames: Tensor, times: Sequence[int], *, window: int, state: Tensor | None = None
+    ) -> Context:
+        """`context` with further observed frames (B, V, T, H, W, C) at `times`, in dataset frames; the last is the present.
+
+        The newest `window` frames are kept and a frame reads no further back, so the cost does not grow with the past.
+        Text's keys move along with the present, which then sees its sentence from where training saw it. state: (B, S)
+        normalised, at the new present; unknown where it is None.
+        """
+        if not self.extendable:
+            raise expected(
+                "a visibility table under which observed frames read only earlier frames and text",
+                got="one that makes old frames depend on what changes",
+                do="use visibility `causal`, or compute the context anew",
+            )
+        latents = self.encode_frames(frames)
+        caches, summaries = dict(context.caches), dict(context.summaries)
+        if "text" in caches:
+            keys = caches["text"].layers[0][0]
+            if moved := self._at(times[-1] - context.time, keys[:, 0]):
+                caches["text"] = caches["text"].turned(moved)
+        caches.pop("state", None)
+        inputs = {"observation": self._observation(latents, context.view_mask, summaries, torch.tensor(times))}
+        _, newer = self.transformer(inputs, self.table, context=caches, keep_cache=True, window=window)
+        caches["observation"] = caches["observation"].extend(newer["observation"], keep=window)
+        if "state" in self.stems:
+            own = self._state(
+                state, summaries, size=context.size, hide=None, embodiment=context.embodiment, time=times[-1]
+            )
+            caches |= self.transformer({"state": own}, self.table, context=caches, keep_cache=True)[1]
+        return replace(context, caches=caches, summaries=summaries, present=latents[:, :, -1:], time=times[-1])
+
+    def _state(
+        self,
+        state: Tensor | None,
+        summaries: dict[str, Tensor],
+        *,
+        size: int,
+        hide: Tensor | None,
+        embodiment: Tensor | None,
+        time: int,
     ) -> StreamInput:
+        """The state's token at the present; its summary joins `summaries`. hide (B,) bool marks rows without a state."""
+        device = self.stream_bias["state"].device
+        if state is None:
+            state, hide = (
+                torch.zeros(size, self.config.state_dim, device=device),
+                torch.ones(size, device=device).bool(),
+            )
+        elif state.shape[1] != self.config.state_dim:
+            raise expected(f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset")
+        if hide is None:
+            hide = torch.zeros(size, dtype=torch.bool, device=device)
+        h, summaries["state"] = self.stems["state"](state, hide, embodiment)
+        return StreamInput(h=h, condition=self._condition("state", summaries, size), rotary=self._at(time, h))
+
+    def _observation(
+        self, latents: Tensor, view_mask: Tensor | None, summaries: Mapping[str, Tensor], times: Tensor
+    ) -> StreamInput:
+        """Latents (B, V, T, h, w, c) of observed frames at `times` (T,), in dataset frames."""
         size, views, frames = latents.shape[:3]
         tokens, _ = self.stems["observation"](to_grids(latents, 1))
         h = rearrange(tokens, "(b t v) l d -> b t v l d", b=size, v=views) + self.observation_views[:, None]
         if view_mask is not None:
             h = h * view_mask[:, None, :, None, None]
-        times = torch.arange(time - frames + 1, time + 1)
         return StreamInput(
             h=h.flatten(1, 3),
             condition=self._condition("observation", summaries, size),
             rotary=self._rotary(grid_positions(times, self.config.streams["observation"].grid, views), latents.device),
             frames=frames,
         )
+
+    def _at(self, time: int, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The rotation of tokens (B, L, D) that sit at the present and nowhere in a picture; none at time 0."""
+        if time == 0:
+            return None
+        return self._rotary(chunk_positions(torch.full((tokens.shape[1],), time)), tokens.device)
 
     def _rotary(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         return rotary_table(positions.to(device), self.config.head_dim)

@@ -84,6 +84,38 @@ def test_the_files_are_those_of_lerobot_v3(toy_root):
         assert all(len(group) == 1 for group in groups), "one row group per episode"
 
 
+def test_finished_files_are_packed_up_to_the_format_s_sizes_and_resuming_goes_on_after_them(tmp_path):
+    root = write_toy(tmp_path / "d")
+    count = {name: len(list((root / name).rglob("file-*"))) for name in ("data", "videos", "meta/episodes")}
+    assert count == {"data": 1, "videos": 2, "meta/episodes": 1}
+    with EpisodeWriter(root, fps=10, resume=True) as writer:
+        writer.info = dataclasses.replace(writer.info, video_files_size_in_mb=0.004)
+        for seed in (6, 7, 8):
+            writer.add_episode(**episode_arrays(seed, 20), task="more", extra={"play": False})
+    assert len(list((root / "data").rglob("*.parquet"))) == 2
+    assert len(list((root / "videos").rglob("*.mp4"))) > 4, "no video file grows beyond the limit"
+    store = EpisodeStore(root)
+    assert [len(store), store.total_frames, len(store.tasks)] == [9, sum(LENGTHS) + 60, 4]
+    for seed in range(9):
+        length = store.episodes[seed].length
+        assert frame_numbers(store.frames("top", seed)) == [1000 * seed + 500 + frame for frame in range(length)]
+        assert np.array_equal(store.column("action", seed), episode_arrays(seed, length)["columns"]["action"])
+
+
+def test_videos_of_different_encodings_are_left_apart(tmp_path):
+    from wam.data.video import VideoEncoding
+
+    for crf in (18, 30):
+        with EpisodeWriter(tmp_path / "d", fps=10, resume=True, encoding=VideoEncoding(crf=crf, gop=crf)) as writer:
+            writer.finalize = writer.close  # type: ignore[method-assign]
+            writer.add_episode(images={"cam": numbered_frames(9, start=crf)}, columns={}, task="x")
+    with EpisodeWriter(tmp_path / "d", fps=10, resume=True):
+        pass
+    store = EpisodeStore(tmp_path / "d")
+    for episode, crf in enumerate((18, 30)):
+        assert frame_numbers(store.frames("cam", episode)) == list(range(crf, crf + 9))
+
+
 def test_a_dataset_without_actions_is_an_ordinary_dataset(tmp_path):
     with EpisodeWriter(tmp_path / "video", fps=15) as writer:
         writer.add_episode(images={"cam": numbered_frames(7)}, columns={}, task="wash a cup")

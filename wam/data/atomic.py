@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
@@ -64,3 +65,16 @@ def disk_error(path: Path, error: OSError) -> WamError:
             do="free some space and resume; episodes finished earlier are kept",
         )
     return expected(f"to be able to write {path}", got=str(error), do="check the folder and its permissions")
+
+
+def hold(root: Path) -> Any:
+    """An exclusive hold on the folder, let go by the system when the process ends, however it ends."""
+    file = (root / ".writer.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise expected(
+            f"to be the only writer of {root}", got="another one at work", do="wait for it to end"
+        ) from error
+    return file

@@ -1,14 +1,13 @@
 """`EpisodeWriter`: episodes into a LeRobot v3.0 folder, each whole or not at all.
 
 An episode counts once its row lies in `meta/episodes`, which is written last; whatever an interrupted one left is
-removed on resume. So after kill -9 at any point the folder is readable and no finished episode is lost. Every episode
-has files of its own (data, one video per camera), which the format allows.
+removed on resume. So after kill -9 at any point the folder is readable and no finished episode is lost. Until `finalize`
+packs them, every episode has files of its own (data, one video per camera), which the format allows too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import av
 import numpy as np
 
 from wam.contracts import ActionSpace, expected
-from wam.data.atomic import TEMPORARY, write_bytes, write_json, write_parquet
+from wam.data.atomic import TEMPORARY, hold, write_bytes, write_json, write_parquet
 from wam.data.episodes import (
     Episode,
     VideoSpan,
@@ -39,6 +38,7 @@ from wam.data.features import (
     DatasetInfo,
     Feature,
 )
+from wam.data.packing import pack
 from wam.data.rows import check_episode, frames_table, image_key, plain_scalars, wrong_images
 from wam.data.statistics import FeatureStatistics, Statistics, compute_statistics, merge
 from wam.data.video import VideoEncoding, encode_video
@@ -98,7 +98,7 @@ class EpisodeWriter:
                 do="pass resume=True or choose another folder",
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.root)
+        self._lock = hold(self.root)
         try:
             if existing:
                 self._continue()
@@ -138,7 +138,7 @@ class EpisodeWriter:
 
         index, start = len(self._episodes), sum(episode.length for episode in self._episodes[-1:])
         start += self._episodes[-1].start if self._episodes else 0
-        number = 1 + max((e.chunk * self.info.chunks_size + e.file for e in self._episodes), default=-1)
+        number = self._next_file()
         chunk, file = divmod(number, self.info.chunks_size)
         span = VideoSpan(chunk=chunk, file=file, start=0.0, stop=length / self.info.fps)
         tasks = self._tasks if task in self._tasks else [*self._tasks, task]
@@ -173,17 +173,20 @@ class EpisodeWriter:
         return index
 
     def finalize(self) -> None:
-        """Exact quantiles, one table of episodes, final totals. Required once; then the writer is closed."""
+        """Pack the files, one table of episodes, exact quantiles, final totals. Then the writer is closed."""
         if self._lock is None:
             return
         if self._episodes:
             from wam.data.store import EpisodeStore
 
+            self._episodes = pack(self.root, self.info, self._episodes)
             path = self._row_path(0)
             write_parquet(path, to_table(self._episodes, meta_chunk=0, meta_file=0))
+            # From here on the packed files count; the first table of episodes has the word.
             for other in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
                 if other != path:
                     other.unlink()
+            self._sweep()
             self._statistics = compute_statistics(EpisodeStore(self.root))
             self._write_summary()
         self.close()
@@ -223,15 +226,19 @@ class EpisodeWriter:
         self._episodes = load_episodes(self.root, found)
         self._tasks = load_tasks(self.root)
         self._statistics = merge(episode.statistics for episode in self._episodes)
-        for leftover in self.root.rglob(f"*{TEMPORARY}"):
-            leftover.unlink()
-        kept = {data_path(self.root, found, episode) for episode in self._episodes}
-        kept |= {video_path(self.root, found, k, s) for episode in self._episodes for k, s in episode.videos.items()}
-        for folder, ending in (("data", "parquet"), ("videos", "mp4")):
-            for path in (self.root / folder).rglob(f"*.{ending}"):
-                if path not in kept:
-                    path.unlink()
+        self._sweep()
         self._write_summary()
+
+    def _sweep(self) -> None:
+        """Remove the files that no episode lies in."""
+        kept = {data_path(self.root, self.info, episode) for episode in self._episodes}
+        kept |= {
+            video_path(self.root, self.info, k, s) for episode in self._episodes for k, s in episode.videos.items()
+        }
+        written = [*(self.root / "data").rglob("*.parquet"), *(self.root / "videos").rglob("*.mp4")]
+        for path in [*self.root.rglob(f"*{TEMPORARY}"), *written]:
+            if path not in kept:
+                path.unlink()
 
     def _write_summary(self) -> None:
         count, frames = len(self._episodes), sum(episode.length for episode in self._episodes)
@@ -244,6 +251,12 @@ class EpisodeWriter:
         )
         write_json(self.root / STATISTICS_PATH, self._statistics.to_json())
         write_json(self.root / INFO_PATH, self.info.to_dict())
+
+    def _next_file(self) -> int:
+        """A file number that neither a data file, a video nor a table of episodes has."""
+        places = [(e.chunk, e.file) for e in self._episodes]
+        places += [(span.chunk, span.file) for e in self._episodes for span in e.videos.values()]
+        return 1 + max((chunk * self.info.chunks_size + file for chunk, file in places), default=-1)
 
     def _row_path(self, number: int) -> Path:
         chunk, file = divmod(number, self.info.chunks_size)
@@ -279,16 +292,3 @@ class EpisodeWriter:
 
 def _layout(feature: Mapping[str, Any] | None) -> Any:
     return feature and (feature["dtype"], list(feature["shape"]))
-
-
-def _lock(root: Path) -> Any:
-    """An exclusive hold on the folder, let go by the system when the process ends, however it ends."""
-    file = (root / ".writer.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise expected(
-            f"to be the only writer of {root}", got="another one at work", do="wait for it to end"
-        ) from error
-    return file

@@ -28,7 +28,7 @@ GATES: Mapping[str, Words] = {
         unit="×",
     ),
     "forward_gain_db": Words(
-        title="It foresees what actions do",
+        title="It foresees outcomes",
         meaning="Given the present and the actions, how much nearer the predicted frames are to the real ones than a copy "
         "of the last frame.",
         failed="Told what the robot will do, it foresees little more than a still picture would.",

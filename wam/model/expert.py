@@ -64,8 +64,8 @@ class NativeExpert(nn.Module):
         self.to_modulation = nn.Linear(condition_width, 6 * width)
         self.norm_attention = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.to_qkv = nn.Linear(width, 3 * heads * head_dim)
-        self.norm_q = nn.RMSNorm(head_dim, eps=1e-6)
-        self.norm_k = nn.RMSNorm(head_dim, eps=1e-6)
+        self.norm_q = nn.LayerNorm(head_dim, eps=1e-6)  # fused on every device, unlike RMSNorm
+        self.norm_k = nn.LayerNorm(head_dim, eps=1e-6)
         self.to_out = nn.Linear(heads * head_dim, width)
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp_in = nn.Linear(width, int(mlp_ratio * width))

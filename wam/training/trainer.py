@@ -186,7 +186,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(self._draw_seed(part))
             with self.accelerator.accumulate(self.losses):
                 losses = self.losses(batch, generator)
-                self._guard(losses["loss"])
+                self._guard(losses["loss"].detach())
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.losses.parameters(), config.optimizer.clip)

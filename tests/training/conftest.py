@@ -1,0 +1,68 @@
+"""A tiny dataset in which the picture moves as the action says, and a config that trains on it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wam.contracts import ActionSpace
+from wam.data.writer import EpisodeWriter
+from wam.model.config import ModelConfig
+from wam.training.config import DataConfig, DataPart, TrainConfig
+
+SPACE = ActionSpace(
+    names=("x", "y"), units=("px", "px"), low=(-1, -1), high=(1, 1), kind="delta", rate_hz=10.0, gripper=None
+)
+
+
+def write_toy(root: Path, *, episodes: int = 6, length: int = 20, action_free: bool = False) -> Path:
+    """A bright square pushed around a 32 x 32 picture by its actions, two pixels a unit."""
+    rng = np.random.default_rng(0)
+    with EpisodeWriter(root, fps=10, action_space=None if action_free else SPACE) as writer:
+        for number in range(episodes):
+            place, frames, states, actions = rng.uniform(3, 13, 2), [], [], []
+            for step in range(length):
+                if step % 4 == 0:
+                    push = rng.uniform(-1, 1, 2)
+                picture = np.zeros((16, 16, 3), np.uint8)
+                row, column = place.round().astype(int).clip(1, 14)
+                picture[row - 1 : row + 2, column - 1 : column + 2] = 255
+                frames.append(picture.repeat(2, axis=0).repeat(2, axis=1))
+                states.append(place.copy())
+                actions.append(push.copy())
+                place = (place + push).clip(1, 14)
+            columns = {} if action_free else {"action": np.array(actions, np.float32)}
+            writer.add_episode(
+                images={"a": np.stack(frames), "b": np.stack(frames)[:, ::-1].copy()},
+                columns={"observation.state": np.array(states, np.float32), **columns},
+                task="push the square",
+                extra={"play": number % 2 == 0, "success": True, "seed": number, "environment": "toy"},
+            )
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("toy") / "data")
+
+
+def toy_config(toy: Path, output: Path, **changes: object) -> TrainConfig:
+    model = ModelConfig(width=32, depth=1, heads=2, head_dim=16, image_size=16)
+    for stream in model.streams.values():
+        stream.grid, stream.stem_width = 4, 8
+    fields: dict[str, object] = {
+        "output": str(output),
+        "steps": 6,
+        "batch_size": 4,
+        "precision": "fp32",
+        "threads": 1,
+        "save_every": 3,
+        "check_every": 0,
+        "log_every": 1,
+        "tracker": "none",
+        "model": model,
+        "data": DataConfig(parts=[DataPart(root=str(toy), name="toy")], cameras=["a", "b"], held_out=0.2),
+    }
+    return TrainConfig(**(fields | changes))  # type: ignore[arg-type]

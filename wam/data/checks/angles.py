@@ -25,7 +25,7 @@ def check_wraps(feature: str, column: Column, names: Sequence[str], units: Seque
         turns = [_TURN] + ([360.0] if any(w in words for w in _ANGLE_WORDS) else [])
         for turn in turns:
             one = {e: v[:, dim] for e, v in column.items()}
-            hit = _jumps(feature, name, one, turn) or _whole_turns(feature, name, one, turn)
+            hit = _whole_turns(feature, name, one, turn) or _jumps(feature, name, one, turn)
             hit = hit or _two_sides(feature, name, one, turn)
             if hit is not None:
                 found.append(hit)

@@ -55,32 +55,23 @@ def check_constant(feature: str, column: Column, names: Sequence[str]) -> list[F
     return [finding(severity, "constant", feature, sentence, evidence=len(which))]
 
 
-def check_stuck(feature: str, column: Column, names: Sequence[str]) -> list[Finding]:
-    """Dimensions that take several values in an episode and hold one for more than 90% of it.
-
-    Switches, with two or three values, may do that; a stream that broke off does it too.
-    """
-    stuck: dict[str, list[int]] = {}
-    share = 0.0
+def check_stuck(feature: str, column: Column) -> list[Finding]:
+    """A stream that takes several values and then holds the last for the rest, more than 90%, of an episode."""
+    stuck: dict[int, float] = {}
     for episode, value in column.items():
-        if len(value) < 30:
-            continue
-        for dim in range(value.shape[1]):
-            changes = np.flatnonzero(np.diff(value[:, dim]) != 0)
-            hold = np.diff([-1, *changes, len(value) - 1]).max() / len(value)
-            if hold > 0.9 and len(changes) >= 3 and len(np.unique(value[:, dim])) > 3:
-                stuck.setdefault(names[dim], []).append(episode)
-                share = max(share, float(hold))
+        changes = np.flatnonzero((np.diff(value, axis=0) != 0).any(axis=1))
+        if len(value) >= 30 and len(changes) >= 3 and len(np.unique(value, axis=0)) > 3:
+            hold = 1 - (changes[-1] + 1) / len(value)
+            if hold > 0.9:
+                stuck[episode] = float(hold)
     if not stuck:
         return []
-    episodes = sorted({e for own in stuck.values() for e in own})
-    which = "" if column[episodes[0]].shape[1] == 1 else f" ({listed(list(stuck))})"
+    share = max(stuck.values())
     sentence = (
-        f"{feature}{which} holds one value for {100 * share:.0f}% of {in_episodes(episodes)} after a few others; the "
-        "stream broke "
-        "off or was written wrongly: drop the column or record it again"
+        f"{feature} holds one value for the last {100 * share:.0f}% of {in_episodes(list(stuck))} after a few others; the "
+        "stream broke off or was written wrongly: drop the column or record it again"
     )
-    return [finding("warning", "stuck", feature, sentence, evidence=share, episodes=episodes)]
+    return [finding("warning", "stuck", feature, sentence, evidence=share, episodes=stuck)]
 
 
 def check_range(column: Column, space: ActionSpace) -> list[Finding]:

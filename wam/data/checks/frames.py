@@ -82,7 +82,7 @@ def check_frozen(camera: str, views: Mapping[int, np.ndarray], states: Column | 
                 continue
             moving = np.ones(len(change), bool)
         still = (
-            (change < _STILL) & (change < 0.1 * np.median(change[moving]))
+            (change < _STILL) & (change < 0.1 * np.quantile(change[moving], 0.8))
             if moving.any()
             else np.zeros(len(change), bool)
         )

@@ -39,6 +39,17 @@ class Relation:
         return int(self.lags[self.curve.argmax()])
 
     @property
+    def peaked(self) -> bool:
+        """Whether the curve falls on both sides of its peak, so that the peak is a lag and not a trend."""
+        at = int(self.curve.argmax())
+        return bool(min(np.ptp(self.curve[: at + 1]), np.ptp(self.curve[at:])) > 0.1)
+
+    @property
+    def weight(self) -> float:
+        """How much of the action the relation explains: a true one holds in most dimensions."""
+        return self.correlation * len(self.pairs)
+
+    @property
     def correlation(self) -> float:
         return float(self.curve.max())
 
@@ -69,7 +80,7 @@ def correlations(cause: Sequence[np.ndarray], effect: Sequence[np.ndarray], lags
 
 def relate(states: Column, actions: Column, *, fps: float, kind: ActionKind | None = None) -> Relation | None:
     """The relation that holds best over all episodes, or None where no action dimension follows any state dimension."""
-    reach = max(3, round(0.6 * fps))
+    reach = max(4, round(fps))
     usable = [e for e in actions if e in states and len(actions[e]) >= 3]
     usable = usable[: max(1, _ROWS // max(1, int(np.mean([len(actions[e]) for e in usable] or [1]))))]
     # short episodes leave little overlap: the reach shrinks with the shortest of them
@@ -86,7 +97,7 @@ def relate(states: Column, actions: Column, *, fps: float, kind: ActionKind | No
         causes = [smooth(_cause(actions[e], one)) for e in usable]
         table = correlations(causes, moves, list(lags))
         relation = _strongest(one, table * _lively(causes)[:, None] * _lively(moves), lags)
-        if relation and (best is None or relation.correlation > best.correlation):
+        if relation is not None and relation.peaked and (best is None or relation.weight > best.weight):
             best = relation
     return best
 
@@ -106,13 +117,13 @@ def _cause(action: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _strongest(kind: Literal["delta", "absolute"], table: np.ndarray, lags: np.ndarray) -> Relation | None:
-    peak = np.abs(table).max(axis=0)  # (A, S)
+    # one lag for all dimensions: a periodic one alone may fit best half a period away, with the wrong sign
+    at = int(np.square(np.abs(table).max(axis=2)).sum(axis=1).argmax())
     pairs = []
-    for a in range(peak.shape[0]):
-        s = int(peak[a].argmax())
-        if peak[a, s] >= MIN_CORRELATION:
-            at = np.abs(table[:, a, s]).argmax()
-            pairs.append((a, s, int(np.sign(table[at, a, s]))))
+    for a, row in enumerate(table[at]):
+        s = int(np.abs(row).argmax())
+        if abs(row[s]) >= MIN_CORRELATION:
+            pairs.append((a, s, int(np.sign(row[s]))))
     if not pairs:
         return None
     curve = np.mean([table[:, a, s] * sign for a, s, sign in pairs], axis=0)
@@ -170,14 +181,15 @@ def check_image_lag(camera: str, energies: Mapping[int, np.ndarray], states: Col
     usable = [e for e, v in energies.items() if e in states and len(v) == len(states[e]) - 1 and len(v) >= 8]
     if not usable:
         return []
-    scale = np.concatenate([motion(states[e]) for e in usable]).std(axis=0) + 1e-9
-    speed = [np.linalg.norm(motion(states[e]) / scale, axis=1)[:, None] for e in usable]
-    change = [np.sqrt(np.asarray(energies[e], np.float64))[:, None] for e in usable]
+    speed = [smooth(_centred(np.abs(motion(states[e])))) for e in usable]
+    change = [smooth(_centred(np.sqrt(np.asarray(energies[e], np.float64))[:, None])) for e in usable]
     reach = min(max(3, round(0.6 * fps)), min(map(len, speed)) // 2)
     lags = np.arange(-reach, reach + 1)
-    curve = correlations([smooth(s - s.mean()) for s in speed], [smooth(c - c.mean()) for c in change], list(lags))[
-        :, 0, 0
-    ]
+    table = correlations(speed, change, list(lags))[:, :, 0]
+    seen = table.max(axis=0) >= 0.6 * table.max()  # the dimensions whose motion the camera sees
+    scale = np.concatenate(speed).std(axis=0) + 1e-9
+    merged = [(s / scale)[:, seen].sum(axis=1, keepdims=True) for s in speed]
+    curve = correlations(merged, change, list(lags))[:, 0, 0]
     lag, allowed = int(lags[curve.argmax()]), 1
     near = curve[np.abs(lags) <= allowed].max()
     if abs(lag) <= allowed or curve.max() < MIN_CORRELATION or curve.max() < near + 0.1:
@@ -189,6 +201,10 @@ def check_image_lag(camera: str, energies: Mapping[int, np.ndarray], states: Col
         "rows"
     )
     return [finding("error", "image_lag", camera, sentence, evidence=lag)]
+
+
+def _centred(value: np.ndarray) -> np.ndarray:
+    return value - value.mean(axis=0)
 
 
 def _standard(value: np.ndarray) -> np.ndarray:

@@ -112,30 +112,43 @@ def check_against_others(camera: str, views: Mapping[int, np.ndarray]) -> list[F
     fits |= {name: plain @ pictures[:, v, h].reshape(len(episodes), -1).T / size**2 for name, (v, h) in FLIPS.items()}
     names, table = list(fits), np.stack(list(fits.values()))  # (4, E, E)
     order = np.sort(table, axis=0)
-    sure = (order[-1] > 0.6) & (order[-1] - order[-2] > 0.15)
-    best = table.argmax(axis=0)
-    anchor = int(sure.sum(axis=1).argmax())
-    groups: dict[str, list[int]] = {}
-    for i, episode in enumerate(episodes):
-        if sure[anchor, i] or i == anchor:
-            groups.setdefault(names[best[anchor, i]] if i != anchor else "", []).append(episode)
-    many = max(groups, key=lambda name: len(groups[name]))
+    near = (order[-1] - order[-2] > 0.15) | (1 - order[-1] < 0.25 * (1 - order[-2]))
+    sure, best = (order[-1] > 0.6) & near, table.argmax(axis=0)
     found = []
-    for name, guilty in groups.items():
-        if name == many:
-            continue
-        # relative to the majority: undo the anchor's own turn
-        relative = _combined(name, many)
-        fit = float(np.mean([table[best[anchor, episodes.index(e)], anchor, episodes.index(e)] for e in guilty]))
-        usual = float(np.mean([table[names.index(many), anchor, episodes.index(e)] for e in guilty]))
-        sentence = (
-            f"{camera} is {relative} in {in_episodes(guilty)} against {len(groups[many])} others with the same "
-            "background "
-            f"(correlation {fit:.2f} when turned, {usual:.2f} as it is); turn these images (flip={CURES[relative]}) "
-            "or drop the episodes"
-        )
-        found.append(finding("error", "orientation", camera, sentence, evidence=fit, episodes=guilty))
+    for group in _scenes(sure, best, names):
+        sizes = {name: sum(n == name for n in group.values()) for name in names}
+        many = max(sizes, key=lambda name: sizes[name])
+        usual = [i for i, name in group.items() if name == many]
+        for name in set(group.values()) - {many}:
+            places = [i for i, own in group.items() if own == name]
+            relative = _combined(name, many)
+            fit, plain_fit = (float(table[names.index(n)][np.ix_(places, usual)].mean()) for n in (relative, ""))
+            guilty = [episodes[i] for i in places]
+            sentence = (
+                f"{camera} is {relative} in {in_episodes(guilty)} against {len(usual)} others with the same background "
+                f"(correlation {fit:.2f} when turned, {plain_fit:.2f} as it is); turn these images "
+                f"(flip={CURES[relative]}) or drop the episodes"
+            )
+            found.append(finding("error", "orientation", camera, sentence, evidence=fit, episodes=guilty))
     return found
+
+
+def _scenes(sure: np.ndarray, best: np.ndarray, names: Sequence[str]) -> list[dict[int, str]]:
+    """Episodes joined by sure relations, at least three each: {place: its turn against the group's first}."""
+    left, groups = set(range(len(sure))), []
+    while left:
+        first = min(left)
+        group, queue = {first: ""}, [first]
+        while queue:
+            i = queue.pop()
+            for j in sorted(left - set(group)):
+                if sure[i, j]:
+                    group[j] = _combined(group[i], names[best[i, j]])
+                    queue.append(j)
+        left -= set(group)
+        if len(group) >= 3:
+            groups.append(group)
+    return groups
 
 
 def _combined(first: str, second: str) -> str:

@@ -114,7 +114,7 @@ def check_step_sizes(relation: Relation, states: Column, actions: Column) -> lis
     if relation.kind != "delta":
         return []
     lag = max(relation.lag, 0)
-    odd: dict[int, float] = {}
+    ratios: dict[int, list[float]] = {}
     for a, s, sign in relation.pairs:
         factors = {}
         for episode, action in actions.items():
@@ -123,11 +123,13 @@ def check_step_sizes(relation: Relation, states: Column, actions: Column) -> lis
                 factor, correlation = _slope(action[: len(step), a], sign * step)
                 if correlation > 0.7:
                     factors[episode] = factor
-        middle = float(np.median(list(factors.values()))) if len(factors) >= 4 else 0.0
-        for episode, factor in factors.items():
-            ratio = max(factor / middle, middle / factor) if middle else 1.0
-            if ratio > 1.6:
-                odd[episode] = max(odd.get(episode, 0.0), ratio)
+        if len(factors) >= 4:
+            middle = float(np.median(list(factors.values())))
+            for episode, factor in factors.items():
+                ratios.setdefault(episode, []).append(factor / middle)
+    # one dimension alone may be held up by a contact
+    odd = {e: max(r) for e, r in ratios.items() if len(r) >= min(2, len(relation.pairs)) and min(r) > 1.6}
+    odd |= {e: 1 / min(r) for e, r in ratios.items() if len(r) >= min(2, len(relation.pairs)) and max(r) < 1 / 1.6}
     if not odd:
         return []
     worst = max(odd.values())

@@ -57,12 +57,16 @@ def check_store(
     for name, feature in store.info.numeric.items():
         found += _check_column(name, tables[name], feature)
     found += rate.check_timestamps(_finite(tables["timestamp"]), fps=fps)
+    held: list[Finding] = []
     if action is not None:
-        found += rate.check_held_actions(_without_play(store, _finite(action.column)), gripper=_gripper(action, space))
+        held = rate.check_held_actions(_without_play(store, _finite(action.column)), gripper=_gripper(action, space))
+        found += held
         if space is not None and space.dim == len(action.names):
             found += columns.check_range(_finite(action.column), space) + rate.check_declared_rate(space, fps=fps)
     if action is not None and state is not None:
-        found += _check_together(state, action, space, fps)
+        found += _check_grippers(state, action, space, fps)
+        if not held:  # held actions seem shifted by half their hold
+            found += _check_timing(state, action, space, fps)
     known = cameras if cameras is not None else camera_poses(store)
     sample = sorted({chosen[i] for i in np.linspace(0, len(chosen) - 1, min(video_episodes, len(chosen))).astype(int)})
     for camera in store.cameras:
@@ -132,13 +136,13 @@ def _check_column(name: str, column: Column, feature: Feature) -> list[Finding]:
     names, sound = feature_names(feature), _finite(column)
     if not sound or not (name == ACTION or name.startswith((f"{ACTION}.", "observation."))):
         return found
-    found += columns.check_constant(name, sound, names) or columns.check_stuck(name, sound, names)
+    found += columns.check_constant(name, sound, names) or columns.check_stuck(name, sound)
     if feature.dtype.startswith("float"):
         found += columns.check_spikes(name, sound, names) + angles.check_wraps(name, sound, names)
     return found
 
 
-def _check_together(state: Signals, action: Signals, space: ActionSpace | None, fps: float) -> list[Finding]:
+def _check_grippers(state: Signals, action: Signals, space: ActionSpace | None, fps: float) -> list[Finding]:
     states, actions = _finite(state.column), _finite(action.column)
     found = []
     dim = _gripper(action, space)
@@ -153,6 +157,12 @@ def _check_together(state: Signals, action: Signals, space: ActionSpace | None, 
             space=space if space is not None and space.dim == len(action.names) else None,
             fps=fps,
         )
+    return found
+
+
+def _check_timing(state: Signals, action: Signals, space: ActionSpace | None, fps: float) -> list[Finding]:
+    states, actions = _finite(state.column), _finite(action.column)
+    found: list[Finding] = []
     relation = lag.relate(states, actions, fps=fps, kind=space.kind if space is not None else None)
     if relation is not None:
         found += lag.check_action_lag(relation, fps=fps) or lag.check_episode_lags(relation, states, actions)

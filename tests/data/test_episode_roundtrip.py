@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import LENGTHS, SPACE, episode_arrays, frame_numbers, numbered_frames, write_toy
 from PIL import Image
 
+from tests.data.toy_episodes import LENGTHS, SPACE, episode_arrays, frame_numbers, numbered_frames, write_toy
 from wam.contracts import WamError
 from wam.data.features import DatasetInfo
 from wam.data.store import EpisodeStore

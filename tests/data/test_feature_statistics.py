@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import LENGTHS, episode_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.data.toy_episodes import LENGTHS, episode_arrays
 from wam.contracts import WamError
 from wam.data import decoders, statistics
 from wam.data.statistics import QUANTILES, FeatureStatistics, Statistics, compute_statistics, merge

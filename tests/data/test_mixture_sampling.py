@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import write_toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.toy_episodes import write_toy
 from wam.contracts import WamError
 from wam.data.loader import BatchLoader
 from wam.data.mixture import Mixture

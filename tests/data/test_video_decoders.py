@@ -11,8 +11,8 @@ import av
 import numpy as np
 import psutil
 import pytest
-from conftest import frame_numbers, numbered_frames
 
+from tests.data.toy_episodes import frame_numbers, numbered_frames
 from wam.contracts import WamError
 from wam.data.decoders import ReaderPool, choose_backend, open_reader
 from wam.data.video import VideoEncoding, encode_video, probe, read_frames

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import LENGTHS, episode_arrays, frame_numbers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.toy_episodes import LENGTHS, episode_arrays, frame_numbers
 from wam.contracts import WamError
 from wam.data import windows
 from wam.data.store import EpisodeStore

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SPACE, episode_arrays, frame_numbers, numbered_frames
 
+from tests.data.toy_episodes import SPACE, episode_arrays, frame_numbers, numbered_frames
 from wam.contracts import WamError
 from wam.data.store import EpisodeStore
 from wam.data.writer import EpisodeWriter
@@ -144,7 +144,7 @@ def test_the_same_writer_goes_on_once_there_is_room_again(tmp_path, monkeypatch)
 WRITER = """
 import sys
 sys.path[:0] = [{tests!r}]
-from conftest import SPACE, episode_arrays
+from tests.data.toy_episodes import SPACE, episode_arrays
 from wam.data.writer import EpisodeWriter
 writer = EpisodeWriter({root!r}, fps=10, action_space=SPACE, resume=True)
 for seed in range(len(writer), 10_000):
@@ -155,7 +155,7 @@ for seed in range(len(writer), 10_000):
 
 def test_kill_minus_nine_at_random_moments_loses_nothing_that_was_finished(tmp_path):
     root, finished, dice = tmp_path / "d", -1, random.Random(0)
-    program = WRITER.format(tests=str(Path(__file__).parent), root=str(root))
+    program = WRITER.format(tests=str(Path(__file__).parents[2]), root=str(root))
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

@@ -23,7 +23,7 @@ class StreamConfig:
 
     kind: str
     width: int = 0
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = 2.0
     predicts: Parametrisation = "velocity"
     loss_weight: float = 1.0
     clock: ClockConfig = field(default_factory=ClockConfig)
@@ -54,7 +54,7 @@ def default_streams() -> dict[str, StreamConfig]:
         "observation": StreamConfig(kind="video"),
         "state": StreamConfig(kind="vector"),
         "future": StreamConfig(
-            kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.4), loss_weight=4.0
+            kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.5), loss_weight=40.0
         ),
         "action": StreamConfig(kind="chunk", registers=4),
     }
@@ -65,10 +65,10 @@ def default_conditionals() -> list[ConditionalConfig]:
     row = ConditionalConfig
     return [
         row(name="policy", weight=1.0, play=0.05, clocks={"action": "draw", "future": "dropped"}),
-        row(name="forward_dynamics", weight=0.4, play=0.5, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.2, play=0.35, clocks={"action": "draw", "future": "clean"}),
-        row(name="imagine", weight=0.2, play=0.05, clocks={"action": "noise", "future": "draw"}),
-        row(name="joint", weight=0.2, play=0.1, clocks={"action": "draw", "future": "draw"}),
+        row(name="forward_dynamics", weight=0.4, play=0.6, clocks={"action": "clean", "future": "draw"}),
+        row(name="inverse_dynamics", weight=0.15, play=0.3, clocks={"action": "draw", "future": "clean"}),
+        row(name="imagine", weight=0.3, play=0.02, clocks={"action": "noise", "future": "draw"}),
+        row(name="joint", weight=0.15, play=0.08, clocks={"action": "draw", "future": "draw"}),
     ]
 
 

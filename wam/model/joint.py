@@ -107,14 +107,17 @@ class JointTransformer(nn.Module):
         *,
         context: Mapping[str, StreamCache] | None = None,
         keep_cache: bool = False,
+        cache_only: bool = False,
         window: int | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, StreamCache]]:
         """Run the given streams; `context` holds streams computed earlier, which are read and not run.
 
         A causal stream that is both given and cached reads its cached frames as its past; `window` bounds how many
         frames a causal stream looks back over. Returns each stream's tokens after the last layer, and, with
-        `keep_cache`, the keys and values of the given streams.
+        `keep_cache`, the keys and values of the given streams. `cache_only` is for streams of which nothing else is
+        wanted: it stops after the last layer's keys and values, so the tokens it returns lack that layer.
         """
+        keep_cache |= cache_only
         context = context or {}
         h = {s: given.h for s, given in streams.items()}
         present = tuple(dict.fromkeys([*context, *streams]))
@@ -132,6 +135,8 @@ class JointTransformer(nn.Module):
                 own[s] = (key, value)
                 if keep_cache:
                     kept[s].layers.append((key, value))
+            if cache_only and layer == self.depth - 1:
+                break
             for s in streams:
                 keys, values = [], []
                 for source, detached in sorted(table.sources(s, present), key=lambda pair: pair[0] == s):

@@ -154,7 +154,7 @@ class JointNetwork(nn.Module):
             inputs["state"] = self._state(
                 batch.state, summaries, size=size, hide=hide_state, embodiment=batch.embodiment, time=time
             )
-        _, caches = self.transformer(inputs, self.table, keep_cache=True)
+        _, caches = self.transformer(inputs, self.table, cache_only=True)
         return Context(
             size=size,
             caches=caches,

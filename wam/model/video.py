@@ -90,11 +90,12 @@ class ConvHead(nn.Module):
         super().__init__()
         self.grid = grid
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        blocks, last = [], width
+        narrow, blocks, last = [], [], width
         for skip in reversed(skip_widths):
-            blocks.append(FilmBlock(last + skip, skip, condition_width=condition_width))
+            narrow.append(nn.Conv2d(last, skip, 1))
+            blocks.append(FilmBlock(skip, skip, condition_width=condition_width))
             last = skip
-        self.blocks = nn.ModuleList(blocks)
+        self.narrow, self.blocks = nn.ModuleList(narrow), nn.ModuleList(blocks)
         self.last = nn.Sequential(
             nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * FOLD**2, 3, padding=1)
         )
@@ -103,10 +104,11 @@ class ConvHead(nn.Module):
 
     def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> Tensor:
         h = rearrange(self.norm(tokens), "p (h w) d -> p d h w", h=self.grid)
-        for block, feature in zip(self.blocks, reversed(features), strict=True):
+        for narrow, block, feature in zip(self.narrow, self.blocks, reversed(features), strict=True):
+            h = narrow(h)  # before growing: the finest level is where the cost lies
             if h.shape[-1] != feature.shape[-1]:
                 h = F.interpolate(h, scale_factor=2, mode="nearest")
-            h = block(torch.cat([h, feature.to(h.dtype)], dim=1), condition)
+            h = block(h + feature, condition)
         return F.pixel_shuffle(self.last(h), FOLD)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, nn
 
 from wam.contracts import Batch, WamError, expected
@@ -98,6 +98,7 @@ class Trainer:
             gradient_accumulation_steps=config.accumulate,
             cpu=not torch.cuda.is_available(),
             log_with=None if config.tracker == "none" else config.tracker,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # conditionals drop streams
             project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
         )
         parameters = [p for p in stage.module.parameters() if p.requires_grad]
@@ -112,7 +113,7 @@ class Trainer:
         self.ema = Ema(stage.module, decay=config.ema)
         accelerator = self.accelerator
         self.sampler = ResumableSampler(
-            stage.mixture,  # type: ignore[arg-type]  # its weights are a list, which is a Sequence
+            stage.mixture,
             seed=config.seed,
             rank=accelerator.process_index,
             ranks=accelerator.num_processes,

@@ -170,7 +170,7 @@ class MetaWorld:
 
     def set_state(self, state: np.ndarray) -> None:
         env = self._env
-        state = np.asarray(state, float)
+        state = np.array(state, float)  # MuJoCo wants it writeable
         drawn, size = env._random_reset_space.low.size, mujoco.mj_stateSize(env.model, _PHYSICS)
         right = state.shape == (STATE_LENGTH,) and np.isfinite(state).all() and state[0] == drawn
         if not right or state[2 + drawn + size :].any():

@@ -58,7 +58,9 @@ class RayCaster:
         self._fixed = model.body_weldid[model.geom_bodyid] == 0
         paint = np.unique(self._colours, axis=0, return_inverse=True)[1].ravel()  # equal numbers: equal colours
         self._paint = np.where(ground_geoms(model), -1 - paint, paint)
-        alpha = np.where(model.geom_matid >= 0, model.mat_rgba[model.geom_matid, 3], model.geom_rgba[:, 3])
+        alpha = model.geom_rgba[:, 3].copy()
+        painted = model.geom_matid >= 0
+        alpha[painted] = model.mat_rgba[model.geom_matid[painted], 3]
         model.geom_group[alpha < 0.3] = _HIDDEN_GROUP
 
     def render(self, camera: str, *, markers: Sequence[Marker] = ()) -> Rendering:
@@ -106,6 +108,10 @@ class RayCaster:
         """Depth (N,) float64 and geom index (N,) int32 along rays (N, 3); depth is `_FAR` where nothing is."""
         N = len(rays)
         surface, depth = np.empty(N, np.int32), np.empty(N)
+        # MuJoCo skips a geom where the ray lies outside the angles of its box's corners, which is wrong for long
+        # boxes near the vertical through the camera. Boxes that hold the camera are never skipped, at no cost in time.
+        boxes = self.model.geom_aabb[:, 3:].copy()
+        self.model.geom_aabb[:, 3:] = _NO_CUTOFF
         mujoco.mj_multiRay(
             self.model,
             self.data,
@@ -119,6 +125,7 @@ class RayCaster:
             N,
             _NO_CUTOFF,
         )
+        self.model.geom_aabb[:, 3:] = boxes
         depth[surface < 0] = _FAR
         return depth, surface
 

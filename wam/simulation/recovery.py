@@ -51,7 +51,7 @@ class Disturbance:
                 direction = self.rng.normal(size=len(self._push)) * self.moves
                 size = self.rng.uniform(*self.noise.burst_size)
                 self._push = size * direction / np.linalg.norm(direction)
-                self._left = int(self.rng.integers(*self.noise.burst_steps, endpoint=True))
+                self._left = int(self.rng.integers(*self.noise.burst_steps, endpoint=True)) - 1
         else:
             self._left -= 1
         shaken = self._push + self.rng.normal(scale=self.level, size=len(self._push)) * self.moves

@@ -84,7 +84,8 @@ class OpenGL:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
         depth = near * far / (far - z.astype(np.float64) * (far - near))
         segment = ids.astype(np.int32) @ np.array([1, 256, 65536], np.int32) - 1
-        return Rendering(rgb, np.where(z < 1, depth, 0).astype(np.float32), self._geoms()[segment])
+        surface = self._geoms()[segment]
+        return Rendering(rgb, np.where(surface >= 0, depth, 0).astype(np.float32), surface)
 
     def close(self) -> None:
         """Free the context; a second renderer made before this one is closed may give garbage."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.data.toy_episodes import frame_numbers, numbered_frames
 from wam.contracts import WamError
+from wam.data.benchmark import decoder_rates
 from wam.data.decoders import ReaderPool, choose_backend, open_reader
 from wam.data.video import VideoEncoding, encode_video, probe, read_frames
 
@@ -149,6 +150,13 @@ def test_damage_inside_a_picture_is_an_error_by_pyav_not_a_silent_grey_picture(v
     wrong = [index for index, found in shown if found != [index]]
     assert refused > 0
     assert not wrong
+
+
+def test_decoder_rates_tell_how_fast_each_is_or_why_it_cannot_read(videos):
+    rates = decoder_rates(videos["hevc"], seconds=0.02)
+    assert rates["pyav"].keys() == {"single", "window", "run"}
+    assert min(rates["pyav"].values()) > 0
+    assert "video_backend='pyav'" in rates["decord"]
 
 
 def test_odd_sizes_and_uneven_frames_are_refused_before_anything_is_written():

@@ -1,4 +1,4 @@
-"""How fast data comes: decoders on one file, windows of a dataset, and a training step's wait for its batch."""
+"""How fast frames come: every decoder on one file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ import numpy as np
 
 from wam.contracts import WamError
 from wam.data.decoders import open_reader
-from wam.data.loader import BatchLoader
-from wam.data.mixture import Mixture
-from wam.data.sampler import ResumableSampler
-from wam.data.store import EpisodeStore
 from wam.data.video import probe
-from wam.data.windows import WindowDataset, WindowSpec
 
 BACKENDS = ("decord", "pyav", "torchcodec")
 
@@ -59,43 +54,3 @@ def decoder_rates(path: Path | str, *, span: int = 9, seconds: float = 1.0) -> d
         found[backend] = {name: rate(work, seconds=seconds) for name, work in works.items()}
         reader.close()
     return found
-
-
-def window_rates(
-    root: Path | str, *, spec: WindowSpec | None = None, batch_size: int = 32, seconds: float = 2.0
-) -> dict[str, float]:
-    """Windows a second in random order: from the memory cache, and from video with its readers open."""
-    store, spec = EpisodeStore(root), spec or WindowSpec()
-    found = {}
-    for cache in ("memory", "none"):
-        dataset = WindowDataset(store, spec, cache=cache)
-        rng = np.random.default_rng(0)
-
-        def work(dataset: WindowDataset = dataset, rng: np.random.Generator = rng) -> int:
-            return dataset.batch(rng.integers(0, len(dataset), batch_size)).size
-
-        work()
-        found[f"windows_per_second_cache_{cache}"] = rate(work, seconds=seconds)
-    return found
-
-
-def data_wait_share(
-    root: Path | str,
-    *,
-    step_seconds: float = 0.1,
-    steps: int = 50,
-    batch_size: int = 64,
-    spec: WindowSpec | None = None,
-    step: Callable[[Any], None] | None = None,
-) -> float:
-    """Share of the time that a consumer waits for batches. step: what it does with one (default: sleeps a step long)."""
-    mixture = Mixture([(WindowDataset(EpisodeStore(root), spec or WindowSpec()), 1.0, "data")])
-    loader = BatchLoader(mixture, ResumableSampler(mixture), batch_size=batch_size, steps=steps)
-    for number, batch in enumerate(loader):
-        if step is None:
-            time.sleep(step_seconds)
-        else:
-            step(batch)
-        if number == 0:
-            loader.reset_timing()
-    return loader.wait_share

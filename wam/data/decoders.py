@@ -4,7 +4,7 @@
 open AV1: it is used only where the file's packets show that it is exact. `pyav` is exact on every file: it starts at a
 key frame shown no later than the frame wanted and accepts only the frame with the wanted time; single frames and windows
 it reads fastest. `torchcodec` is exact too and needs the system's FFmpeg. `auto` takes decord for runs of frames where
-it is installed and exact, and else pyav (`wam bench loader` measures both).
+it is installed and exact, and else pyav (`wam.data.benchmark.decoder_rates` measures them).
 """
 
 from __future__ import annotations

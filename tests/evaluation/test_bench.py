@@ -1,0 +1,149 @@
+"""Benchmarks: contestants take turns, the comparison is of equals, and what is found stands in a summary."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wam.contracts import WamError
+from wam.evaluation.bench.registry import BENCHES, describe, run_bench
+from wam.evaluation.bench.step import PlainTransformer, stream_inputs
+from wam.evaluation.bench.timing import BenchResult, Target, Timings, time_in_turns
+from wam.evaluation.summary import read_summary
+from wam.model.config import ModelConfig
+from wam.model.context import Context
+from wam.model.joint import JointTransformer, StreamInput
+from wam.model.rope import chunk_positions, rotary_table
+from wam.model.synthetic import synthetic_batch
+from wam.model.visibility import VisibilityTable
+from wam.model.wam import WorldActionModel
+from wam.training.config import TrainConfig
+
+CPU = torch.device("cpu")
+
+
+def tiny(**changes: Any) -> ModelConfig:
+    config = ModelConfig(width=32, depth=2, heads=2, head_dim=16, image_size=16, **changes)
+    for stream in config.streams.values():
+        stream.grid, stream.stem_width = 4, 8
+    return config
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "conditionals": {"config": tiny(), "batch_sizes": (1, 2), "repeats": 2, "device": CPU},
+    "cache": {"config": tiny(), "batch_size": 2, "steps": 3, "repeats": 2, "device": CPU},
+    "rollout": {"config": tiny(visibility="causal", history=2), "frames": 12, "few": 4, "repeats": 2, "device": CPU},
+    "step": {"config": tiny(), "batch_size": 2, "repeats": 2, "device": CPU},
+    "loader": {
+        "config": TrainConfig(model=tiny(), batch_size=4),
+        "steps": 3,
+        "episodes": 10,
+        "length": 14,
+        "repeats": 1,
+    },
+}
+
+PROMISED = {
+    "conditionals": {"policy_speedup": Target(value=3.0)},
+    "cache": {"cached_speedup": Target(value=2.0)},
+    "rollout": {"per_frame_ratio": Target(value=1.15, at_least=False)},
+    "step": {"step_ratio": Target(value=1.15, at_least=False)},
+    "loader": {"data_wait_share": Target(value=0.03, at_least=False)},
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_benchmark_gives_its_figures_and_a_summary_of_them(name: str, tmp_path: Path) -> None:
+    result = run_bench(name, tmp_path / "bench.json", **SMALL[name])
+    summary = read_summary(tmp_path / "bench.json")
+    assert result.targets == PROMISED[name]
+    assert set(result.targets) <= set(result.figures)
+    assert all(math.isfinite(value) and value >= 0 for value in result.figures.values())
+    assert summary["figures"] == result.figures
+    assert (summary["bench"], summary["n"], summary["missed"]) == (name, result.n, result.missed)
+    assert summary["threads"] == torch.get_num_threads()
+    assert {"hardware", "date", "version", "detail"} <= set(summary)
+
+
+def test_contestants_take_turns_and_none_is_always_first() -> None:
+    ran: list[str] = []
+    timings = time_in_turns({n: lambda n=n: ran.append(n) for n in "ab"}, repeats=4, warmup=1)  # type: ignore[misc]
+    rounds = ["".join(ran[i : i + 2]) for i in range(0, len(ran), 2)]
+    assert len(rounds) == 5
+    assert set(rounds) == {"ab", "ba"}
+    assert all(one != two for one, two in itertools.pairwise(rounds))
+    assert {name: len(seconds) for name, seconds in timings.wall.items()} == {"a": 4, "b": 4}
+
+
+def test_a_ratio_is_the_median_of_rounds_and_not_of_times() -> None:
+    """Three rounds, the machine ten times slower in the second: each round says 2."""
+    seconds = {"slow": [2.0, 20.0, 2.2], "fast": [1.0, 10.0, 1.1]}
+    found = Timings(wall=seconds, cpu={"slow": [3.0] * 3, "fast": [1.0] * 3}).compare("slow", "fast")
+    assert found["ratio"] == pytest.approx(2)
+    assert found["cpu_ratio"] == pytest.approx(3)
+    assert found["slow_ms"] == pytest.approx(2200)
+
+
+def test_the_plain_transformer_is_the_joint_one_with_a_single_stream() -> None:
+    config = tiny()
+    plain = PlainTransformer(config)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    joint = JointTransformer(
+        widths={"future": config.width},
+        depth=config.depth,
+        heads=config.heads,
+        head_dim=config.head_dim,
+        condition_width=config.width,
+        mlp_ratios={"future": 4.0},
+    )
+    joint.experts["future"].load_state_dict(plain.blocks.state_dict())
+    h, condition = torch.randn(2, 9, config.width), torch.randn(2, 1, config.width)
+    rotary = rotary_table(chunk_positions(torch.arange(9)), config.head_dim)
+    alone = VisibilityTable(sees={"future": {"future": "yes"}})
+    out, _ = joint({"future": StreamInput(h=h, condition=condition, rotary=rotary)}, alone)
+    assert torch.equal(plain(h, condition, rotary), out["future"])
+
+
+def test_the_step_benchmark_runs_the_very_tokens_of_the_model() -> None:
+    config = tiny()
+    inputs = stream_inputs(WorldActionModel(config).network, 2, CPU)
+    lengths = {s: x.h.shape[1] for s, x in inputs.items()}
+    assert lengths == {"text": 12, "observation": 32, "state": 1, "future": 32, "action": 12}
+    assert all(x.h.requires_grad for x in inputs.values())
+
+
+def test_uncached_sampling_computes_the_context_once_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = WorldActionModel(tiny()).eval()
+    batch = synthetic_batch(model.config, 2)
+    context, calls, compute = model.context(batch), [], model.network.context
+
+    def counted(*args: Any, **options: Any) -> Context:
+        calls.append(1)
+        return compute(*args, **options)
+
+    monkeypatch.setattr(model.network, "context", counted)
+    model.policy(batch, steps=5)
+    assert len(calls) == 1
+    model.policy(batch, steps=5, cached=False, context=context)
+    assert len(calls) == 6
+
+
+def test_a_missed_target_is_said() -> None:
+    result = BenchResult(
+        name="cache", figures={"speed": 1.5, "other": 3}, detail={}, n=3, targets={"speed": Target(value=2)}
+    )
+    assert result.missed == ["speed"]
+    assert "speed 1.5   target >= 2: MISSED" in describe(result)
+    assert "other 3\n" in describe(result) + "\n"
+    assert Target(value=1.15, at_least=False).holds(1.1)
+
+
+def test_an_unknown_benchmark_names_those_there_are() -> None:
+    with pytest.raises(WamError, match="conditionals, cache, rollout, step, loader"):
+        run_bench("speed")

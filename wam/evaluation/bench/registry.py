@@ -1,0 +1,60 @@
+"""The benchmarks by name, and `run_bench`: run one, write its summary, say what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wam.contracts import expected
+from wam.evaluation.bench.loader import bench_loader
+from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
+from wam.evaluation.bench.step import bench_step
+from wam.evaluation.bench.timing import BenchResult
+from wam.evaluation.summary import write_summary
+
+BENCHES: dict[str, Callable[..., BenchResult]] = {
+    "conditionals": bench_conditionals,
+    "cache": bench_cache,
+    "rollout": bench_rollout,
+    "step": bench_step,
+    "loader": bench_loader,
+}
+
+
+def run_bench(name: str, json_path: str | Path | None = None, **options: Any) -> BenchResult:
+    """Run the named benchmark; with `json_path`, write its summary. `options` are those of its function.
+
+    Raises WamError for an unknown name.
+    """
+    if name not in BENCHES:
+        raise expected(f"a benchmark among {', '.join(BENCHES)}", got=repr(name), do="name one of them")
+    result = BENCHES[name](**options)
+    if json_path is not None:
+        write_summary(
+            json_path,
+            result.figures,
+            n=result.n,
+            seeds=result.seeds,
+            extra={
+                "bench": name,
+                "threads": torch.get_num_threads(),
+                "targets": {figure: asdict(target) for figure, target in result.targets.items()},
+                "missed": result.missed,
+                "detail": result.detail,
+            },
+        )
+    return result
+
+
+def describe(result: BenchResult) -> str:
+    """A line per figure, with its target and whether it is reached."""
+    lines = [f"{result.name}: n = {result.n}, {torch.get_num_threads()} thread(s)"]
+    for figure, value in result.figures.items():
+        target = result.targets.get(figure)
+        verdict = "" if target is None else f"   target {target}: {'reached' if target.holds(value) else 'MISSED'}"
+        lines.append(f"  {figure} {value:.3g}{verdict}")
+    return "\n".join(lines)

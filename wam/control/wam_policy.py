@@ -33,7 +33,7 @@ def to_batch(observations: Sequence[Observation], cameras: Sequence[str]) -> Bat
 class WamPolicy:
     """Asks a model for its `policy` (the future dropped) or `joint` conditional. chunk: K.
 
-    seed: every call draws the same noise, so a rollout repeats exactly.
+    seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class WamPolicy:
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
-        self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
+        self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
         self.device = device
 
     def reset(self, index: int | None = None) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from wam.contracts import ActionSpace, Batch, expected
 from wam.control.wam_policy import load_policy
+from wam.data.checks.static import camera_poses
 from wam.data.splits import split_episodes
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset
@@ -177,16 +178,24 @@ def _measure_gates(
     )
     artefacts.save_video_table(run, pictures.video_table(futures, play=play, expert=expert))
     few = max(config.gate_steps)
-    kinds: dict[Literal["forward", "imagine"], Batch] = {"forward": play, "imagine": expert}
+    windows = held_out_datasets(trained, play=True)[0]
+    seconds = [offset / windows.store.info.fps for offset in trained.model.future]
     strips = [
-        pictures.film_strips(model, spread(batch, 5), kind=kind, steps=few, seed=config.seed, conditionals=CONDITIONALS)
-        for kind, batch in kinds.items()
+        pictures.film_strips(
+            model,
+            spread(batch, 5),
+            kind=kind,
+            steps=few,
+            seed=config.seed,
+            seconds=seconds,
+            conditionals=CONDITIONALS,
+        )
+        for kind, batch in (("forward", play), ("imagine", expert))
     ]
     artefacts.save_film_strips(run, strips[0] + strips[1])
-    windows = held_out_datasets(trained, play=True)[0]
     rows = spread_rows(len(windows), 48)
     rows = [*rows[4::11][:4], *rows]  # the first four are the starts, the rest tell how strong an action is
-    batch = windows.batch(rows)
+    batch = with_poses(windows.batch(rows), windows)
     what_if = pictures.what_if(model, batch, space, steps=few, seed=config.seed, conditionals=CONDITIONALS)
     chunks = np.stack(list(pictures.probe_actions(batch, space).values()))
     artefacts.save_what_if(run, replace(what_if, truth=simulate(windows, rows[:4], chunks)))
@@ -238,6 +247,15 @@ def _measure_success(
     artefacts.save_success(run, success)
     artefacts.save_rollouts(run, [r for found in success.values() for r in found.rollouts])
     return success, wrong
+
+
+def with_poses(batch: Batch, windows: WindowDataset) -> Batch:
+    """The batch with the cameras' recorded poses, if the dataset has one for every view."""
+    poses = camera_poses(windows.store)
+    if any(camera not in poses for camera in windows.cameras):
+        return batch
+    extrinsics = torch.from_numpy(np.stack([poses[c].extrinsics for c in windows.cameras]).astype(np.float32))
+    return batch.replace(extrinsics=extrinsics.expand(batch.size, -1, -1, -1))
 
 
 def spread(batch: Batch, count: int) -> Batch:

@@ -136,12 +136,14 @@ class WorldActionModel(nn.Module):
         clocks: Mapping[str, Tensor] | None = None,
         schedulers: Mapping[str, Any] | None = None,
         cached: bool = True,
+        same_noise: bool = False,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
         steps: denoising steps. guidance: scale on text, 1 is none. clocks: (steps + 1,) falling noise levels by wanted
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
+        same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch.
         """
         if unknown := (set(want) - set(self.config.noisy)) | (set(given) - set(self.config.streams)):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
@@ -153,7 +155,9 @@ class WorldActionModel(nn.Module):
         context = context or self.context(batch, given=given)
         bare = self.context(batch.without("instruction"), given=given) if guidance != 1.0 else None
         noise = {
-            s: initial_noise(self.signal_shape(s, batch.size), seed=seed + 7919 * i, device=device)
+            s: initial_noise(
+                self.signal_shape(s, 1 if same_noise else batch.size), seed=seed + 7919 * i, device=device
+            ).expand(self.signal_shape(s, batch.size))
             for i, s in enumerate(self.config.noisy)
         }
         fixed = {s: clean[s] for s in given if s in clean}

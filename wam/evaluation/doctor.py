@@ -160,8 +160,12 @@ def _folded(findings: list[Finding]) -> list[Finding]:
 
 
 def _told(static: Finding, replayed: list[Finding]) -> bool:
-    """The replay names the same fault of the same feature more exactly."""
-    return any(f.check == static.check and f.feature == static.feature and not static.episodes for f in replayed)
+    """The replay explains it exactly: the same check of the same feature, or for actions any fault of sign or time."""
+    derived = ("gripper", "action_lag", "rate", "range") if static.feature == "action" else (static.check,)
+    same = [
+        f for f in replayed if f.severity == "error" and f.feature == static.feature and f.check in (*derived, "replay")
+    ]
+    return bool(same) and static.check in derived
 
 
 def _spread(episodes: list[int], count: int) -> list[int]:

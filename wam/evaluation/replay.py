@@ -43,21 +43,39 @@ def open_environment(store: EpisodeStore, name: str) -> Environment:
     """The environment at the dataset's image size and rate, with those of its cameras that it knows."""
     keys = store.info.visual_keys
     height, width = store.info.features[keys[0]].shape[:2] if keys else (64, 64)
-    size = (height, width)
-    usual = make_environment(name, action_repeat=1)
-    repeat = max(1, round(usual.action_space.rate_hz / store.info.fps))
-    usual.close()
-    known = [camera for camera in store.cameras if _has_camera(name, camera)]
-    # a replay may start at any step and has no horizon of its own
-    return make_environment(name, cameras=known or None, image_size=size, action_repeat=repeat, max_steps=1_000_000_000)
+    cameras = _known_cameras(name, store.cameras)
+
+    def build(action_repeat: int | None) -> Environment:
+        # a replay may start at any step, so it has no horizon of its own
+        return make_environment(
+            name, cameras=cameras, image_size=(height, width), action_repeat=action_repeat, max_steps=1_000_000_000
+        )
+
+    environment = build(None)
+    if abs(environment.action_space.rate_hz - store.info.fps) <= 0.02 * store.info.fps:
+        return environment
+    environment.close()
+    finest = build(1)
+    repeat = max(1, round(finest.action_space.rate_hz / store.info.fps))
+    if repeat == 1:
+        return finest
+    finest.close()
+    return build(repeat)
 
 
-def _has_camera(name: str, camera: str) -> bool:
-    try:
-        make_environment(name, cameras=(camera,), image_size=8).close()
-    except WamError:
-        return False  # a camera of another simulator or of a robot; the doctor tells that it was not compared
-    return True
+def _known_cameras(name: str, cameras: Sequence[str]) -> tuple[str, ...] | None:
+    """All, or those that the environment has, tried one by one; None (its own) if it has none of them."""
+
+    def known(some: tuple[str, ...]) -> bool:
+        try:
+            make_environment(name, cameras=some, image_size=8).close()
+        except WamError:
+            return False  # a camera of another simulator or of a robot; the doctor tells that it was not compared
+        return True
+
+    if cameras and known(tuple(cameras)):
+        return tuple(cameras)
+    return tuple(camera for camera in cameras if known((camera,))) or None
 
 
 def choose_steps(store: EpisodeStore, episodes: Sequence[int], *, per_episode: int = 16) -> list[Step]:

@@ -40,6 +40,9 @@ class FrameReader(Protocol):
         ...
 
 
+DECORD_WIDTH = 32
+
+
 def why_not_decord(info: VideoInfo) -> str | None:
     """Why decord is not exact on this file, or None where it is."""
     if importlib.util.find_spec("decord") is None:
@@ -48,6 +51,8 @@ def why_not_decord(info: VideoInfo) -> str | None:
         return f"the codec is {info.codec}"
     if not info.closed_gop:
         return "its groups of pictures are open"
+    if info.width % DECORD_WIDTH:
+        return f"its width, {info.width}, is no multiple of {DECORD_WIDTH}, to which decord pads"
     return None
 
 

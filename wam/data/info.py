@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from wam.data.atomic import write_json
 from wam.data.features import STATISTICS_PATH
 from wam.data.splits import task_of
 from wam.data.statistics import Statistics, compute_statistics
 from wam.data.store import EpisodeStore
+from wam.files import write_json
 
 
 def describe(root: Path | str) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wam.data.atomic import write_bytes
 from wam.data.episodes import Episode, VideoSpan, data_path, read_table, video_path
 from wam.data.features import DatasetInfo
 from wam.data.video import VideoInfo, corrupt, probe
+from wam.files import write_bytes
 
 MEGABYTE = 2**20
 

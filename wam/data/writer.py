@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from wam.contracts import ActionSpace, expected
-from wam.data.atomic import TEMPORARY, hold, write_bytes, write_json, write_parquet
+from wam.data.atomic import hold, write_parquet
 from wam.data.episodes import (
     Episode,
     VideoSpan,
@@ -42,6 +42,7 @@ from wam.data.packing import pack
 from wam.data.rows import check_episode, frames_table, image_key, plain_scalars, wrong_images
 from wam.data.statistics import FeatureStatistics, Statistics, compute_statistics, merge
 from wam.data.video import VideoEncoding, encode_video
+from wam.files import TEMPORARY, write_bytes, write_json
 
 
 class EpisodeWriter:

@@ -48,7 +48,7 @@ def now() -> str:
 
 
 def write_json(path: str | Path, content: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never half; what is not finite becomes null."""
+    """Write JSON so that a reader sees the old file or the new one, never half. Not finite becomes null."""
     write_bytes(Path(path), (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
     return Path(path)
 

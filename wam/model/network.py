@@ -199,13 +199,13 @@ class JointNetwork(nn.Module):
                 caches["text"] = caches["text"].turned(moved)
         caches.pop("state", None)
         inputs = {"observation": self._observation(latents, context.view_mask, summaries, torch.tensor(times))}
-        _, newer = self.transformer(inputs, self.table, context=caches, keep_cache=True, window=window)
+        _, newer = self.transformer(inputs, self.table, context=caches, cache_only=True, window=window)
         caches["observation"] = caches["observation"].extend(newer["observation"], keep=window)
         if "state" in self.stems:
             own = self._state(
                 state, summaries, size=context.size, hide=None, embodiment=context.embodiment, time=times[-1]
             )
-            caches |= self.transformer({"state": own}, self.table, context=caches, keep_cache=True)[1]
+            caches |= self.transformer({"state": own}, self.table, context=caches, cache_only=True)[1]
         return replace(context, caches=caches, summaries=summaries, present=latents[:, :, -1:], time=times[-1])
 
     def _state(

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "episodes": 10,
         "length": 14,
         "repeats": 1,
+        "seconds": 0.1,
     },
 }
 
@@ -100,7 +101,7 @@ def test_the_plain_transformer_is_the_joint_one_with_a_single_stream() -> None:
         heads=config.heads,
         head_dim=config.head_dim,
         condition_width=config.width,
-        mlp_ratios={"future": 4.0},
+        mlp_ratios={"future": config.streams["future"].mlp_ratio},
     )
     joint.experts["future"].load_state_dict(plain.blocks.state_dict())
     h, condition = torch.randn(2, 9, config.width), torch.randn(2, 1, config.width)
@@ -132,6 +133,17 @@ def test_uncached_sampling_computes_the_context_once_per_step(monkeypatch: pytes
     assert len(calls) == 1
     model.policy(batch, steps=5, cached=False, context=context)
     assert len(calls) == 6
+
+
+def test_what_was_measured_against_lerobot_joins_the_loader(tmp_path: Path) -> None:
+    measured = tmp_path / "lerobot.json"
+    with pytest.raises(WamError, match="make bench-lerobot"):
+        run_bench("loader", **SMALL["loader"], lerobot=measured)
+    measured.write_text('{"lerobot_speedup": 2.5, "lerobot_version": "0.4.0"}')
+    result = run_bench("loader", **SMALL["loader"], lerobot=measured)
+    assert result.figures["lerobot_speedup"] == 2.5
+    assert "lerobot_speedup" in result.missed
+    assert result.detail["lerobot"]["lerobot_version"] == "0.4.0"
 
 
 def test_a_missed_target_is_said() -> None:

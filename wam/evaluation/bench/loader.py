@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from wam.contracts import ActionSpace
+from wam.contracts import ActionSpace, expected
+from wam.data.benchmark import rate
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset
 from wam.data.writer import EpisodeWriter
@@ -55,9 +56,13 @@ def bench_loader(
     episodes: int = 24,
     length: int = 60,
     repeats: int = 3,
+    seconds: float = 1.0,
+    lerobot: str | Path | None = None,
 ) -> BenchResult:
     """data_wait_share: of the time of `steps` training steps, the very first one included, what the trainer waited for
-    batches; the median of `repeats` runs. windows_per_second: reading alone, from memory and from video."""
+    batches; the median of `repeats` runs. windows_per_second: reading alone, from memory and from video, for `seconds`
+    each. lerobot: what `make bench-lerobot` wrote, whose lerobot_speedup joins the figures."""
+    against = None if lerobot is None else _measured(Path(lerobot))
     config = config or TrainConfig(model=ModelConfig())
     with tempfile.TemporaryDirectory() as scratch:
         root = write_episodes(Path(scratch) / "data", episodes=episodes, length=length, size=config.model.image_size)
@@ -79,12 +84,15 @@ def bench_loader(
             shares.append(float(logged[-1]["data_wait_share"]))
         store = EpisodeStore(root)
         memory, video = (
-            _windows_per_second(WindowDataset(store, window_spec(run), cache=cache), config.batch_size)
+            _windows_per_second(WindowDataset(store, window_spec(run), cache=cache), config.batch_size, seconds)
             for cache in ("memory", "none")
         )
     return BenchResult(
         name="loader",
-        figures={"data_wait_share": statistics.median(shares)},
+        figures={
+            "data_wait_share": statistics.median(shares),
+            **({"lerobot_speedup": against["lerobot_speedup"]} if against else {}),
+        },
         detail={
             "steps": steps,
             "batch_size": config.batch_size,
@@ -93,20 +101,28 @@ def bench_loader(
             "windows": episodes * length,
             "windows_per_second_memory": memory,
             "windows_per_second_video": video,
+            **({"lerobot": against} if against else {}),
         },
         n=repeats,
         seeds=tuple(range(repeats)),
-        targets={"data_wait_share": Target(value=0.03, at_least=False)},
+        targets={
+            "data_wait_share": Target(value=0.03, at_least=False),
+            **({"lerobot_speedup": Target(value=3.0)} if against else {}),
+        },
     )
 
 
-def _windows_per_second(windows: WindowDataset, batch_size: int, *, batches: int = 5) -> float:
+def _windows_per_second(windows: WindowDataset, batch_size: int, seconds: float) -> float:
     rng = np.random.default_rng(0)
     windows.batch(range(batch_size))
-    seconds = []
-    for _ in range(batches):
-        rows = rng.integers(0, len(windows), batch_size)
-        begun = time.perf_counter()
-        windows.batch(rows)
-        seconds.append(time.perf_counter() - begun)
-    return batch_size / statistics.median(seconds)
+    return rate(lambda: windows.batch(rng.integers(0, len(windows), batch_size)).size, seconds=seconds)
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return {**found, "lerobot_speedup": float(found["lerobot_speedup"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise expected(
+            f"a comparison with LeRobot at {path}", got=error, do="run `make bench-lerobot` first"
+        ) from error

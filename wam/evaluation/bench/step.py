@@ -30,7 +30,7 @@ class PlainTransformer(nn.Module):
                 heads=config.heads,
                 head_dim=config.head_dim,
                 condition_width=config.width,
-                mlp_ratio=4.0,
+                mlp_ratio=config.streams["future"].mlp_ratio,
             )
             for _ in range(config.depth)
         )

@@ -206,3 +206,10 @@ def test_reading_thousands_of_windows_does_not_leak(videos, backend):
     grown = read(2000) - before
     assert grown < 8 * 2**20, f"{grown / 2**20:.1f} MiB more after 2000 windows"
     assert psutil.Process().num_fds() < 200
+
+
+@pytest.mark.parametrize("width", [16, 24, 32, 48, 64, 80, 100, 130])
+def test_the_default_decoder_reads_every_width(tmp_path: Path, width: int) -> None:
+    path = tmp_path / "narrow.mp4"
+    path.write_bytes(encode_video(np.zeros((4, width, width, 3), np.uint8), fps=10))
+    assert read_frames(path, indices=range(4)).shape == (4, width, width, 3)

@@ -40,9 +40,6 @@ class FrameReader(Protocol):
         ...
 
 
-DECORD_WIDTH = 32
-
-
 def why_not_decord(info: VideoInfo) -> str | None:
     """Why decord is not exact on this file, or None where it is."""
     if importlib.util.find_spec("decord") is None:
@@ -51,8 +48,8 @@ def why_not_decord(info: VideoInfo) -> str | None:
         return f"the codec is {info.codec}"
     if not info.closed_gop:
         return "its groups of pictures are open"
-    if info.width % DECORD_WIDTH:
-        return f"its width, {info.width}, is no multiple of {DECORD_WIDTH}, to which decord pads"
+    if info.width < 64 and info.width % 32:
+        return f"its rows, {info.width} pixels wide, are padded by decord, which then fails"
     return None
 
 

@@ -92,19 +92,20 @@ class RayCaster:
         extra = np.array([marker.colour for marker in markers], np.float32)
         return np.concatenate([self._colours[:-1], extra, self._colours[-1:]])
 
-    def _scene(self, view: _View) -> tuple[np.ndarray, np.ndarray]:
+    def _scene(self, view: _View) -> _Cast:
         """Depth (H W,) and geom index (H W,) of the nearest geom; what cannot move is cast once and kept."""
         fixed = self.data.geom_xpos[self._fixed].tobytes() + self.data.geom_xmat[self._fixed].tobytes()
         if view.fixed_key != fixed:
             groups = self.model.geom_group.copy()
             self.model.geom_group[~self._fixed] = _HIDDEN_GROUP
             view.fixed_key, view.fixed = fixed, self._cast(view.origin, view.rays)
+            if self.antialias:
+                view.fixed_fine = self._cast(view.origin, view.fine.reshape(-1, 3))
             self.model.geom_group[:] = groups
-        depth, surface = self._cast(view.origin, view.rays, fixed_too=False)
-        behind = view.fixed[0] < depth
-        return np.where(behind, view.fixed[0], depth), np.where(behind, view.fixed[1], surface)
+        moving = self._cast(view.origin, view.rays, fixed_too=False)
+        return _nearer(moving, view.fixed)
 
-    def _cast(self, origin: np.ndarray, rays: np.ndarray, *, fixed_too: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def _cast(self, origin: np.ndarray, rays: np.ndarray, *, fixed_too: bool = True) -> _Cast:
         """Depth (N,) float64 and geom index (N,) int32 along rays (N, 3); depth is `_FAR` where nothing is."""
         N = len(rays)
         surface, depth = np.empty(N, np.int32), np.empty(N)
@@ -144,9 +145,10 @@ class RayCaster:
         rows, columns = np.nonzero(self._edges(surface))
         if not len(rows):
             return
-        W = surface.shape[1]
-        fine = (view.rays[rows * W + columns][:, None] + view.subpixels).reshape(-1, 3)
-        depth, hit = self._cast(view.origin, fine)
+        pixels, S = rows * surface.shape[1] + columns, view.fine.shape[1]
+        fine = view.fine[pixels].reshape(-1, 3)
+        fixed_depth, fixed_surface = (values.reshape(-1, S)[pixels].ravel() for values in view.fixed_fine)
+        depth, hit = _nearer(self._cast(view.origin, fine, fixed_too=False), (fixed_depth, fixed_surface))
         _draw_markers(depth, hit, view.origin, fine, markers, first=self.model.ngeom)
         hit = hit.reshape(len(rows), -1)
         value = palette[hit] * _TYPICAL_LIGHT
@@ -156,7 +158,7 @@ class RayCaster:
             r, c = rows + 1 + dr, columns + 1 + dc
             match = padded[r, c][:, None] == hit
             value[match] = np.broadcast_to(lit[r, c][:, None], value.shape)[match]
-        rgb[rows, columns] = (rgb[rows, columns] + value.sum(axis=1)) / (1 + len(view.subpixels))
+        rgb[rows, columns] = (rgb[rows, columns] + value.sum(axis=1)) / (1 + S)
 
     def _edges(self, surface: np.ndarray) -> np.ndarray:
         """True where a pixel's paint differs from one of its four neighbours' and not both are ground."""
@@ -178,20 +180,31 @@ _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0))
 _TYPICAL_LIGHT = np.float32(0.7)
 
 
+_Cast = tuple[np.ndarray, np.ndarray]  # depth and surface of each ray
+
+
 class _View:
-    """What a camera needs at every frame: origin (3, 1), rays (H W, 3), unit vectors to it, subpixel offsets."""
+    """What a camera needs at every frame: origin (3, 1), rays (H W, 3), S more rays inside each pixel (H W, S, 3),
+    unit vectors to the camera (H, W, 3), and what these rays meet of the things that cannot move."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
         self.origin = np.asarray(camera.position, float).reshape(3, 1)
-        rays = camera.rays()
+        rays, pose = camera.rays(), camera.extrinsics
         self.rays = np.ascontiguousarray(rays.reshape(-1, 3))
+        quarter = 0.25 / camera.intrinsics[0, 0]
+        within = np.array([sign * quarter * (pose[:3, 0] + 0.5 * pose[:3, 1]) for sign in (-1.2, 1.2)])
+        self.fine = np.ascontiguousarray(self.rays[:, None] + within)
         self.towards = (-rays / np.linalg.norm(rays, axis=-1, keepdims=True)).astype(np.float32)
         self.fixed_key: bytes | None = None
-        self.fixed: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
-        right, down = camera.extrinsics[:3, 0], camera.extrinsics[:3, 1]
-        quarter = 0.25 / camera.intrinsics[0, 0]
-        self.subpixels = np.array([sign * quarter * (right + 0.5 * down) for sign in (-1.2, 1.2)])
+        self.fixed: _Cast = (np.empty(0), np.empty(0))
+        self.fixed_fine: _Cast = (np.empty(0), np.empty(0))
+
+
+def _nearer(one: _Cast, two: _Cast) -> _Cast:
+    """Of two casts of the same rays, what is in front."""
+    behind = two[0] < one[0]
+    return np.where(behind, two[0], one[0]), np.where(behind, two[1], one[1])
 
 
 def _draw_markers(

@@ -33,7 +33,9 @@ def test_a_bridge_episode_turned_upside_down_is_found(real_data: Path, tmp_path:
 
 
 def test_droid_clips_wrap_their_roll_and_have_no_other_fault(real_data: Path, tmp_path: Path) -> None:
-    convert(real_data / "robot/ctrl_world/droid_subset", tmp_path / "d", cameras=["view0"], image_size=(96, 160))
+    convert(
+        real_data / "robot/ctrl_world/droid_subset", tmp_path / "d", cameras=["view0"], image_size=(96, 160), limit=4
+    )
     assert found(EpisodeStore(tmp_path / "d")) == [("wraps", "action"), ("wraps", "observation.state")]
 
 
@@ -47,7 +49,7 @@ def test_clips_with_a_frame_too_many_are_named(real_data: Path, tmp_path: Path) 
 
 
 def test_gr1_holds_its_legs_still(real_data: Path, tmp_path: Path) -> None:
-    convert(real_data / "robot/gr1_picknplace", tmp_path / "d", image_size=(64, 64), limit=2)
+    convert(real_data / "robot/gr1_picknplace", tmp_path / "d", image_size=(32, 32), limit=2)
     store = EpisodeStore(tmp_path / "d")
     assert found(store) == [("constant", "action")]
 

@@ -1,0 +1,128 @@
+"""The YAML files that users start from: every one loads, the demo's parts agree, each method of the zoo is what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wam.cli.demo import DemoConfig
+from wam.diffusion.clocks import draw_clock
+from wam.evaluation.evaluate import EvaluateConfig
+from wam.model.config import ModelConfig
+from wam.model.synthetic import synthetic_batch
+from wam.model.visibility import VisibilityTable, table_from
+from wam.model.wam import WorldActionModel
+from wam.settings import load_settings, to_plain
+from wam.simulation.config import CollectConfig
+from wam.training.config import TrainConfig
+from wam.training.objective import joint_losses
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+ZOO = sorted((CONFIGS / "zoo").glob("*.yaml"))
+
+
+def zoo(name: str) -> ModelConfig:
+    return load_settings(TrainConfig, CONFIGS / "zoo" / f"{name}.yaml").model
+
+
+def table(name: str) -> VisibilityTable:
+    return table_from(zoo(name).visibility)
+
+
+def shrunk(config: ModelConfig) -> ModelConfig:
+    """The same tables at a size for tests."""
+    for stream in config.streams.values():
+        stream.grid, stream.stem_width = 4, 8
+    return replace(config, width=32, depth=1, heads=2, head_dim=16, image_size=16)
+
+
+class TestTheDemoInParts:
+    """configs/quickstart.yaml holds the whole demo; each verb's own file says the same."""
+
+    def test_collect(self) -> None:
+        whole = load_settings(DemoConfig, CONFIGS / "quickstart.yaml").collect
+        assert load_settings(CollectConfig, CONFIGS / "data" / "demo.yaml") == whole
+
+    def test_evaluate(self) -> None:
+        whole = load_settings(DemoConfig, CONFIGS / "quickstart.yaml").evaluate
+        assert load_settings(EvaluateConfig, CONFIGS / "eval" / "demo.yaml") == whole
+
+    def test_train(self) -> None:
+        demo = load_settings(DemoConfig, CONFIGS / "quickstart.yaml")
+        alone = load_settings(TrainConfig, CONFIGS / "train" / "quickstart.yaml")
+        assert [part.play_share for part in alone.data.parts] == [demo.play_share]
+        alone.output, alone.data.parts = demo.train.output, demo.train.data.parts  # the demo puts both into its own run
+        assert to_plain(alone) == to_plain(demo.train)
+
+
+@pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
+class TestEveryMethodOfTheZoo:
+    def test_it_loads_and_a_small_model_of_it_trains(self, path: Path) -> None:
+        config = load_settings(TrainConfig, path)
+        config.validate()
+        torch.manual_seed(0)
+        model = WorldActionModel(shrunk(config.model))
+        losses = joint_losses(model, synthetic_batch(model.config, 2), generator=torch.Generator().manual_seed(0))
+        losses["loss"].backward()
+        assert torch.isfinite(losses["loss"])
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+    def test_it_names_its_source_and_what_differs_and_writes_to_its_own_folder(self, path: Path) -> None:
+        if path.stem == "base":
+            pytest.skip("the base is no method")
+        first, second = path.read_text().splitlines()[:2]
+        assert first.startswith("# Source: ")
+        assert second.startswith("# Differs")
+        assert load_settings(TrainConfig, path).output == f"runs/zoo/{path.stem}"
+
+
+def test_the_base_of_the_zoo_is_the_default_model() -> None:
+    quickstart = load_settings(TrainConfig, CONFIGS / "train" / "quickstart.yaml")
+    base = load_settings(TrainConfig, CONFIGS / "zoo" / "base.yaml")
+    assert to_plain(base) == to_plain(quickstart), "copy the changed default into configs/zoo/base.yaml"
+
+
+@pytest.mark.parametrize("name", ["fast-wam", "pi05-ki", "robomm"])
+def test_their_action_never_reads_the_future(name: str) -> None:
+    assert not table(name).reaches("future", "action")
+    assert table("base").reaches("future", "action")
+
+
+def test_insulation_sends_no_gradient_of_the_action_back() -> None:
+    assert dict(table("pi05-ki").sources("action", ("text", "observation", "state", "action"))) == {
+        "text": True,
+        "observation": True,
+        "state": True,
+        "action": False,
+    }
+
+
+def test_the_controls_lack_the_edges_they_are_named_for() -> None:
+    present = list(zoo("base").streams)
+    assert "action" in table("base").modulators("future", present)
+    assert "action" not in table("attention-only").modulators("future", present)
+    assert table("attention-only").reaches("action", "future", present)
+    assert not table("action-blind").reaches("action", "future", present)
+
+
+def test_decoupled_clocks_keep_the_future_at_high_noise() -> None:
+    config = zoo("dreamzero")
+    future, action = (
+        draw_clock(4000, config.streams[s].clock, generator=torch.Generator().manual_seed(0)).mean()
+        for s in ("future", "action")
+    )
+    assert future == pytest.approx(7 / 8, abs=0.01)
+    assert action == pytest.approx(1 / 2, abs=0.02)
+
+
+def test_causal_methods_look_back_over_frames() -> None:
+    for name in ("dreamzero", "lingbot-va"):
+        assert set(table(name).causal) == {"observation", "future"}
+        assert zoo(name).history > 1
+
+
+def test_a_policy_without_a_future_has_none() -> None:
+    assert "future" not in zoo("pi0").streams

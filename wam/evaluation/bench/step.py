@@ -80,7 +80,7 @@ def bench_step(
     config: ModelConfig | None = None,
     batch_size: int = 16,
     precisions: Sequence[str] = ("bf16", "fp32"),
-    repeats: int = 15,
+    repeats: int = 21,
     device: torch.device | None = None,
 ) -> BenchResult:
     """step_ratio: forward and backward of all streams through the joint transformer over the plain one, in the first of

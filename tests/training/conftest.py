@@ -17,8 +17,11 @@ SPACE = ActionSpace(
 )
 
 
-def write_toy(root: Path, *, episodes: int = 6, length: int = 20, action_free: bool = False) -> Path:
-    """A bright square pushed around a 32 x 32 picture by its actions, two pixels a unit."""
+def write_toy(
+    root: Path, *, episodes: int = 6, length: int = 20, action_free: bool = False, tinted: bool = False
+) -> Path:
+    """A bright square pushed around a 32 x 32 picture by its actions, two pixels a unit. tinted: it also colours the
+    background with where it is, so that an action shows in every pixel."""
     rng = np.random.default_rng(0)
     with EpisodeWriter(root, fps=10, action_space=None if action_free else SPACE) as writer:
         for number in range(episodes):
@@ -27,6 +30,8 @@ def write_toy(root: Path, *, episodes: int = 6, length: int = 20, action_free: b
                 if step % 4 == 0:
                     push = rng.uniform(-1, 1, 2)
                 picture = np.zeros((16, 16, 3), np.uint8)
+                if tinted:
+                    picture[:] = (*(place * 15).astype(np.uint8), 0)
                 row, column = place.round().astype(int).clip(1, 14)
                 picture[row - 1 : row + 2, column - 1 : column + 2] = 255
                 frames.append(picture.repeat(2, axis=0).repeat(2, axis=1))

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
+from wam.model.cloning import CloningPolicy
+from wam.model.pretrained import from_pretrained
 from wam.model.wam import WorldActionModel
 
 
@@ -38,7 +41,7 @@ class WamPolicy:
 
     def __init__(
         self,
-        model: WorldActionModel,
+        model: WorldActionModel | CloningPolicy,
         *,
         cameras: Sequence[str] | None = None,
         conditional: str = "policy",
@@ -67,8 +70,8 @@ class WamPolicy:
 
 def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:
     """The policy of a checkpoint folder; importable by name, so worker processes can make their own."""
-    from wam.model.pretrained import from_pretrained
-
     if threads:
         torch.set_num_threads(threads)
-    return WamPolicy(from_pretrained(checkpoint), **options)
+    opened = Checkpoint.load(Path(checkpoint))
+    model = CloningPolicy.from_checkpoint(opened) if "cloning" in opened.config else from_pretrained(checkpoint)
+    return WamPolicy(model, **options)

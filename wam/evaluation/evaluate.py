@@ -27,7 +27,6 @@ from wam.evaluation.rollout import LoopSettings
 from wam.evaluation.runners import Conditionals, GateSettings, evaluate_gates, gate_figures
 from wam.evaluation.truth import simulate
 from wam.files import sha256
-from wam.model.pretrained import from_pretrained
 from wam.model.wam import WorldActionModel
 from wam.progress import Progress
 from wam.settings import load_settings
@@ -37,8 +36,8 @@ from wam.training.config import TrainConfig
 from wam.training.data import window_spec
 from wam.training.state import last_checkpoint
 
-FIRST_START = 1_000_000
-"""Evaluation starts are seeds from here on; collection never uses them."""
+FIRST_START = 0
+"""Evaluation starts are seeds from here on; collection's begin at `wam.simulation.record.FIRST_SEED`, a million."""
 
 CONDITIONALS = Conditionals(
     forward=("observation", "state", "text", "action"), inverse=("observation", "state", "text", "future")
@@ -141,11 +140,11 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
     trained = load_settings(TrainConfig, run / "config.yaml")
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = from_pretrained(checkpoint)
+    model = load_policy(checkpoint).model
     gates: list[GateResult] = []
     success: dict[str, ClosedLoopResult] = {}
     n: dict[str, int] = {}
-    if "future" in model.config.streams:
+    if isinstance(model, WorldActionModel) and "future" in model.config.streams:
         gates += _measure_gates(run, model, trained, config, n, say)
     if config.episodes and config.environments:
         success, wrong = _measure_success(run, checkpoint, config, n, say)

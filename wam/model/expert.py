@@ -1,6 +1,6 @@
 """The native stream expert: a DiT block split in two, so that attention between its halves can join streams.
 
-Source: DiT (Peebles and Xie 2023) for adaLN-zero; mixture of transformers (Liang et al. 2024) for the split.
+Source: DiT (Peebles and Xie 2023) for adaLN; mixture of transformers (Liang et al. 2024) for the split.
 A pretrained expert is any module with the same three methods.
 """
 
@@ -70,8 +70,11 @@ class NativeExpert(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp_in = nn.Linear(width, int(mlp_ratio * width))
         self.mlp_out = nn.Linear(int(mlp_ratio * width), width)
-        nn.init.zeros_(self.to_modulation.weight)
-        nn.init.zeros_(self.to_modulation.bias)
+        # Gates start open, unlike adaLN-zero: short trainings hear the action twice as soon.
+        nn.init.normal_(self.to_modulation.weight, std=0.02)
+        with torch.no_grad():
+            self.to_modulation.bias.zero_()
+            self.to_modulation.bias.view(6, width)[[2, 5]] = 1.0
 
     def modulation(self, condition: Tensor) -> Modulation:
         """condition (B, G, condition_width), already through its activation."""

@@ -50,7 +50,9 @@ class JointNetwork(nn.Module):
         latent_size = config.image_size // video.spatial
         for s, c in config.streams.items():
             for source in self.table.modulators(s, config.streams):
-                self.edges[f"{source}->{s}"] = nn.Linear(W, W)
+                edge = nn.Linear(W, W)
+                nn.init.normal_(edge.weight, std=W**-0.5)  # keeps the summary's unit scale
+                self.edges[f"{source}->{s}"] = edge
             if c.kind == "text":
                 self.stems[s] = TextStem(text, tokens=c.tokens, width=widths[s], condition_width=W)
             elif c.kind == "vector":

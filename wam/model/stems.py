@@ -1,7 +1,8 @@
 """Stems and heads: from a stream's signal to its tokens and summary, and from its tokens back to a prediction.
 
 A **summary** (B, 1, condition width) is what a stream modulates others with. Stems know their stream's clock, so a
-summary of a noisy chunk says how far to trust it.
+summary of a noisy chunk says how far to trust it. Summaries are normalised: at its start an action must weigh as much in
+a condition as the clock does, or the world model takes hundreds of steps to notice it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class TextStem(nn.Module):
         self.project = nn.Linear(encoder.width, width)
         self.padding = nn.Parameter(torch.zeros(tokens, width))
         self.to_summary = nn.Sequential(nn.Linear(encoder.width, condition_width), nn.SiLU())
-        self.summary_out = nn.Linear(condition_width, condition_width)
+        self.summary_out = nn.Sequential(nn.Linear(condition_width, condition_width), nn.LayerNorm(condition_width))
 
     def forward(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         features, mask = self.encoder(sentences)
@@ -82,7 +83,7 @@ class VectorStem(nn.Module):
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
         self.missing = nn.Parameter(torch.zeros(width))
         self.prompts = nn.Parameter(0.02 * torch.randn(embodiments, prompts, width))
-        self.to_summary = nn.Linear(width, condition_width)
+        self.to_summary = nn.Sequential(nn.Linear(width, condition_width), nn.LayerNorm(condition_width))
 
     def forward(self, state: Tensor, absent: Tensor, embodiment: Tensor | None) -> tuple[Tensor, Tensor]:
         """state (B, S) normalised; absent (B,) bool."""
@@ -103,7 +104,9 @@ class ChunkStem(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
         self.registers = nn.Parameter(0.02 * torch.randn(registers, width))
         self.summary_in = EmbodimentLinear(embodiments, length * dim, condition_width)
-        self.summary_out = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, condition_width))
+        self.summary_out = nn.Sequential(
+            nn.SiLU(), nn.Linear(condition_width, condition_width), nn.LayerNorm(condition_width)
+        )
 
     def forward(self, chunk: Tensor, clock: Tensor, embodiment: Tensor | None) -> tuple[Tensor, Tensor]:
         """clock (B, condition width): the embedded clock of the chunk."""

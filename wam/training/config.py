@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wam.contracts import expected
+from wam.model.cloning import CloningConfig
 from wam.model.config import ModelConfig
 
 
@@ -70,6 +71,7 @@ class TrainConfig:
     check_every: int = 200
     tracker: str = "tensorboard"
     model: ModelConfig = field(default_factory=ModelConfig)
+    cloning: CloningConfig = field(default_factory=CloningConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 

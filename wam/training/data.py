@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from wam.contracts import Batch
+from wam.contracts import Batch, expected
+from wam.data.mixture import Mixture
 from wam.data.splits import split_episodes
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
+from wam.model.normalize import Normalizer
 from wam.training.config import DataConfig, DataPart, TrainConfig
 
 CHECK_WINDOWS = 48
@@ -51,3 +55,33 @@ def open_part(
     windows = WindowDataset(store, spec, episodes=aside[:8], cache="memory")
     chosen = np.unique(np.linspace(0, len(windows) - 1, CHECK_WINDOWS).astype(int))
     return parts, windows.batch(chosen)
+
+
+def make_mixture(config: TrainConfig) -> tuple[Mixture, Batch | None]:
+    """The mixture a config names, and a few held-out windows."""
+    if not config.data.parts:
+        raise expected("at least one dataset", got="none", do="set data.parts, e.g. `data.parts=[{root: FOLDER}]`")
+    opened = [open_part(part, config.data, window_spec(config)) for part in config.data.parts]
+    mixture = Mixture([one for parts, _ in opened for one in parts])
+    return mixture, next((aside for _, aside in opened if aside is not None), None)
+
+
+class HasNormalizers(Protocol):
+    def normalizer(self, name: str) -> Normalizer: ...
+
+
+def fit_normalizers(model: HasNormalizers, datasets: Sequence[WindowDataset]) -> None:
+    """Actions to [-1, 1] by their 1st and 99th percentiles, states to unit variance, from the statistics of the largest
+    dataset that has every dimension."""
+    for name, key in (("action", "action"), ("state", "observation.state")):
+        dim = model.normalizer(name).center.shape[0]
+        owners = [d for d in datasets if getattr(d, f"{name}_dim") == dim]
+        if not owners:
+            continue
+        s = max(owners, key=len).store.statistics[key]
+        if name == "action":
+            low, high = np.ravel(s.q01), np.ravel(s.q99)
+            center, scale = (low + high) / 2, (high - low) / 2
+        else:
+            center, scale = np.ravel(s.mean), np.ravel(s.std)
+        model.normalizer(name).fit(center.tolist(), scale.tolist())

@@ -35,9 +35,14 @@ class Stage(Protocol):
 
 def make_stage(config: TrainConfig) -> Stage:
     from wam.training.stages.autoencoder import AutoencoderStage
+    from wam.training.stages.cloning import CloningStage
     from wam.training.stages.joint import JointStage
 
-    stages: dict[str, Callable[[TrainConfig], Stage]] = {"joint": JointStage, "autoencoder": AutoencoderStage}
+    stages: dict[str, Callable[[TrainConfig], Stage]] = {
+        "joint": JointStage,
+        "autoencoder": AutoencoderStage,
+        "cloning": CloningStage,
+    }
     if config.stage not in stages:
         raise expected(f"a stage among {', '.join(stages)}", got=repr(config.stage), do="set `stage` to one of them")
     return stages[config.stage](config)

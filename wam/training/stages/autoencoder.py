@@ -9,24 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from wam.checkpoint import code_revision
-from wam.contracts import Batch, expected
-from wam.data.mixture import Mixture
+from wam.contracts import Batch
 from wam.files import write_json
 from wam.tokenizers.autoencoder import Autoencoder, autoencoder_loss
 from wam.tokenizers.interface import to_signed
 from wam.training.config import TrainConfig
-from wam.training.data import open_part, window_spec
+from wam.training.data import make_mixture
 
 
 class AutoencoderStage:
     """Trains `wam.tokenizers.autoencoder.Autoencoder` to reconstruct frames."""
 
     def __init__(self, config: TrainConfig) -> None:
-        if not config.data.parts:
-            raise expected("at least one dataset", got="none", do="set data.parts, e.g. `data.parts.0.root=FOLDER`")
-        opened = [open_part(part, config.data, window_spec(config)) for part in config.data.parts]
-        self.mixture = Mixture([one for parts, _ in opened for one in parts])
-        self.aside = next((aside for _, aside in opened if aside is not None), None)
+        self.mixture, self.aside = make_mixture(config)
         self.autoencoder = Autoencoder()
         self.module: nn.Module = self.autoencoder
         self._sources = [part.root for part in config.data.parts]
@@ -47,7 +42,8 @@ class AutoencoderStage:
         """The averaged weights, scaled so that latents have unit variance on training frames."""
         own = {name: value.clone() for name, value in self.autoencoder.state_dict().items()}
         self.autoencoder.load_state_dict(tensors)
-        self.autoencoder.calibrate(to_signed(self.mixture.datasets[0].batch(range(0, 64)).images))
+        frames = self.mixture.datasets[0]
+        self.autoencoder.calibrate(to_signed(frames.batch(range(min(64, len(frames)))).images))
         self.autoencoder.mark_trained(", ".join(self._sources), code_revision())
         self.autoencoder.save_pretrained(folder)
         write_json(folder / "training.json", provenance)

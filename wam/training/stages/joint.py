@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
-from wam.data.mixture import Mixture
 from wam.model.pretrained import save_pretrained
 from wam.model.wam import WorldActionModel
 from wam.training.config import TrainConfig
-from wam.training.data import open_part, window_spec
+from wam.training.data import fit_normalizers, make_mixture
 from wam.training.objective import joint_losses
 
 SENSITIVE_ENOUGH = 1.1
@@ -28,12 +27,8 @@ class JointStage:
     module: nn.Module
 
     def __init__(self, config: TrainConfig) -> None:
-        if not config.data.parts:
-            raise expected("at least one dataset", got="none", do="set data.parts, e.g. `data.parts.0.root=FOLDER`")
-        self.config, spec = config, window_spec(config)
-        opened = [open_part(part, config.data, spec) for part in config.data.parts]
-        self.mixture = Mixture([one for parts, _ in opened for one in parts])
-        self.aside = next((aside for _, aside in opened if aside is not None), None)
+        self.config = config
+        self.mixture, self.aside = make_mixture(config)
         first = self.mixture.datasets[0].store
         self.action_space = next(
             (d.store.info.action_space for d in self.mixture.datasets if d.store.info.action_space), None
@@ -45,26 +40,7 @@ class JointStage:
         self.model = WorldActionModel(config.model, action_space=self.action_space)
         self.module: nn.Module = self.model
         self.statistics = first.statistics
-        self._fit_normalizers()
-
-    def _fit_normalizers(self) -> None:
-        """Actions to [-1, 1] by their 1st and 99th percentiles, states to unit variance, from the largest dataset's
-        statistics."""
-        for name, key in (("action", "action"), ("state", "observation.state")):
-            owners = [
-                d
-                for d in self.mixture.datasets
-                if getattr(d, f"{name}_dim") == getattr(self.config.model, f"{name}_dim")
-            ]
-            if not owners:
-                continue
-            s = max(owners, key=len).store.statistics[key]
-            if name == "action":
-                low, high = np.ravel(s.q01), np.ravel(s.q99)
-                center, scale = (low + high) / 2, (high - low) / 2
-            else:
-                center, scale = np.ravel(s.mean), np.ravel(s.std)
-            self.model.normalizer(name).fit(center.tolist(), scale.tolist())
+        fit_normalizers(self.model, self.mixture.datasets)
 
     def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         if batch.action is not None and not torch.isfinite(batch.action).all():
@@ -83,7 +59,7 @@ class JointStage:
         assert batch.future is not None
         assert batch.action is not None
         real = batch.future.float() / 255
-        shuffled = batch.replace(action=batch.action.roll(1, 0))
+        shuffled = batch.replace(action=batch.action.roll(batch.size // 2, 0))  # neighbours have nearly the same action
         predicted = [self.model.forward_dynamics(b, steps=1).future for b in (batch, shuffled)]
         true_error, wrong_error = ((p - real).square().mean().item() for p in predicted if p is not None)
         copy_error = (batch.images[:, :, -1:].float() / 255 - real).square().mean().item()

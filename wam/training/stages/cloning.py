@@ -1,0 +1,42 @@
+"""The cloning stage: the small L1 control on the same windows as the joint stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wam.contracts import Batch
+from wam.model.cloning import CloningPolicy
+from wam.training.config import TrainConfig
+from wam.training.data import fit_normalizers, make_mixture
+
+
+class CloningStage:
+    """Trains a `CloningPolicy`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.mixture, self.aside = make_mixture(config)
+        datasets = self.mixture.datasets
+        c = config.cloning
+        c.views, c.history, c.chunk = len(config.data.cameras), config.model.history, config.model.chunk
+        c.action_dim = max(d.action_dim or 0 for d in datasets)
+        c.state_dim = max(d.state_dim or 0 for d in datasets)
+        space = next((d.store.info.action_space for d in datasets if d.store.info.action_space), None)
+        self.policy = CloningPolicy(c, action_space=space)
+        self.module: nn.Module = self.policy
+        fit_normalizers(self.policy, datasets)
+
+    def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": self.policy.loss(batch)}
+
+    def check(self) -> dict[str, float]:
+        return {}
+
+    def save(self, folder: Path, *, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+        self.policy.save_pretrained(
+            folder, tensors=tensors, cameras=tuple(self.config.data.cameras), provenance=provenance
+        )

@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot notebooks docs gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,33 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
+	mkdir -p runs/bench
+	@missed=; for name in conditionals cache rollout step loader; do \
+	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
+	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
+
+LEROBOT_PYTHON ?= python3.12
+bench-lerobot: setup .venv-lerobot/.installed
+	mkdir -p runs/bench
+	$(BIN)/python tools/bench_lerobot.py --lerobot .venv-lerobot/bin/python --json runs/bench/lerobot.json
+
+.venv-lerobot/.installed:
+	$(LEROBOT_PYTHON) -m venv .venv-lerobot
+	.venv-lerobot/bin/pip install -q 'lerobot[dataset]==0.6.1'
+	touch $@
+
+notebooks: setup  # on runs/demo, which `make demo` makes
+	$(BIN)/python tools/run_notebooks.py
+
+docs: setup
+	$(BIN)/python tools/build_docs.py
+
+RUN ?= runs/demo
+readme: setup  # pictures of RUN, and the table of results from what is under runs/
+	$(BIN)/python tools/readme_pictures.py --run $(RUN)
+	$(BIN)/python tools/readme_results.py
 
 gpu: setup
 	$(BIN)/python -m pytest -m gpu

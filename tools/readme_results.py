@@ -1,0 +1,190 @@
+"""The README's table of results, filled from the files that commands write: no figure is typed by hand.
+
+    make readme                                     # this, and the README's pictures
+    .venv/bin/python tools/readme_results.py        # take new figures from runs/ into docs/results/, fill the table
+    .venv/bin/python tools/readme_results.py --check   # status 1 if the table is not what docs/results/ says
+
+docs/results/ keeps, under version control, what was read: figures, n, seeds, hardware, date. A figure that no file has
+stands as "not measured yet"; one that misses its target says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wam.contracts import WamError, expected
+from wam.files import write_bytes, write_json
+
+BEGIN, END = "<!-- results: written by tools/readme_results.py -->", "<!-- end of results -->"
+KEPT = ("figures", "n", "seeds", "hardware", "date", "version", "threads")
+NOT_YET = "not measured yet"
+
+SOURCES: Mapping[str, tuple[str, str]] = {
+    "demo": ("runs/demo/summary.json", "make demo"),
+    "metaworld-cpu": ("runs/metaworld-cpu/summary.json", "wam train configs/train/metaworld-cpu.yaml, wam eval"),
+    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("conditionals", "cache", "rollout", "step")},
+    "loader": ("runs/bench/loader.json", "wam bench loader"),
+    "lerobot": ("runs/bench/lerobot.json", "make bench-lerobot"),
+}
+"""By name: the file that a command leaves, and the command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """source: whose file. figure: its key there. n: which of several counts belongs to it. least: at least `target`."""
+
+    source: str
+    figure: str
+    says: str
+    target: float
+    least: bool = True
+    n: str = ""
+    digits: int = 2
+    unit: str = ""
+
+    def holds(self, value: float) -> bool:
+        return value >= self.target if self.least else value <= self.target
+
+
+def at_most(**fields: Any) -> Row:
+    return Row(**fields, least=False)
+
+
+ROWS = (
+    at_most(source="demo", figure="wall_minutes", says="demo, wall time after installation", target=10, unit=" min"),
+    Row(source="demo", figure="success_mean", says="demo, mean success, unseen starts", target=0.85, n="starts_per_task"),
+    Row(source="demo", figure="success_worst", says="demo, success of the worst task", target=0.7, n="starts_per_task"),
+    Row(source="demo", figure="forward_gain_db", says="demo, forward dynamics over copying the last frame", target=3,
+        n="play_windows", unit=" dB"),
+    Row(source="demo", figure="imagine_gain_db", says="demo, imagined without actions over copying", target=1.5,
+        n="expert_windows", unit=" dB"),
+    Row(source="demo", figure="action_sensitivity", says="demo, error with shuffled over true actions, changed pixels",
+        target=1.8, n="play_windows", unit="×"),
+    Row(source="demo", figure="inverse_r2_gain", says="demo, inverse dynamics, R² over guessing", target=0.3,
+        n="play_windows"),
+    at_most(source="demo", figure="wrong_text_success", says="demo, success under the wrong sentence", target=0.15,
+            n="wrong_text_episodes"),
+    Row(source="metaworld-cpu", figure="success_mean", says="75-minute recipe, mean success", target=0.85,
+        n="starts_per_task"),
+    Row(source="metaworld-cpu", figure="action_sensitivity", says="75-minute recipe, shuffled over true actions", target=3,
+        n="play_windows", unit="×"),
+    Row(source="metaworld-cpu", figure="inverse_r2_gain", says="75-minute recipe, inverse dynamics, R² over guessing",
+        target=0.45, n="play_windows"),
+    Row(source="metaworld-cpu", figure="forward_gain_db", says="75-minute recipe, forward dynamics over copying", target=5,
+        n="play_windows", unit=" dB"),
+    Row(source="conditionals", figure="policy_speedup", says="policy without the future, over joint", target=3, unit="×"),
+    Row(source="cache", figure="cached_speedup", says="cached over uncached denoising, 10 steps", target=2, unit="×"),
+    at_most(source="rollout", figure="per_frame_ratio", says="cost of a frame at 256 frames over 8", target=1.15, unit="×"),
+    at_most(source="step", figure="step_ratio", says="training step over a plain transformer's", target=1.15, unit="×"),
+    at_most(source="loader", figure="data_wait_share", says="share of training spent waiting for data", target=0.03,
+            digits=4),
+    Row(source="lerobot", figure="lerobot_speedup", says="windows read, over LeRobot's dataset class", target=3, unit="×"),
+)  # fmt: skip
+
+
+def collect(root: Path) -> list[str]:
+    """Take what runs/ has into docs/results/; the names that were taken."""
+    taken = []
+    for name, (path, _) in SOURCES.items():
+        found = read(root / path)
+        if found is None:
+            continue
+        figures = found.get("figures") or {k: v for k, v in found.items() if isinstance(v, int | float)}
+        write_json(root / "docs" / "results" / f"{name}.json", {**{k: found.get(k) for k in KEPT}, "figures": figures})
+        taken.append(name)
+    return taken
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError as error:
+        raise expected(f"JSON in {path}", got=error, do="run its command again") from error
+
+
+def table(root: Path) -> str:
+    """Markdown, one line a figure, from docs/results/."""
+    found = {name: read(root / "docs" / "results" / f"{name}.json") for name in SOURCES}
+    lines = ["| figure | value | target | n | command | machine, date |", "|---|---|---|---|---|---|"]
+    for row in ROWS:
+        lines.append(line(row, found[row.source]))
+    return "\n".join(lines)
+
+
+def line(row: Row, found: Mapping[str, Any] | None) -> str:
+    figures = (found or {}).get("figures") or {}
+    target = f"{'≥' if row.least else '≤'} {row.target:g}{row.unit}"
+    cells = [f"{row.says} (`{row.figure}`)", NOT_YET, target, "", f"`{SOURCES[row.source][1]}`", ""]
+    if found is not None and row.figure in figures:
+        cells[1] = value(row, figures[row.figure])
+        cells[3], cells[5] = count(row, found), machine(found)
+    return f"| {' | '.join(cells)} |"
+
+
+def value(row: Row, figure: float | None) -> str:
+    if figure is None or not math.isfinite(figure):
+        return "**not finite**"
+    text = f"{figure:.{row.digits}f}{row.unit}"
+    return text if row.holds(figure) else f"**{text}, missed**"
+
+
+def count(row: Row, found: Mapping[str, Any]) -> str:
+    n, seeds = found.get("n"), found.get("seeds")
+    chosen = n.get(row.n) if isinstance(n, Mapping) else n
+    words = {"starts_per_task": " starts a task", "wrong_text_episodes": " episodes"}
+    kind = words.get(row.n, " windows" if row.n else (" repeats" if chosen is not None else ""))
+    parts = [] if chosen is None else [f"{chosen}{kind}"]
+    if seeds:
+        parts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds")
+    return ", ".join(parts)
+
+
+def machine(found: Mapping[str, Any]) -> str:
+    hardware = found.get("hardware") or {}
+    parts = [f"{hardware['cores']} cores"] if hardware.get("cores") else []
+    parts += [hardware["processor"]] if hardware.get("processor") else []
+    parts += [hardware["accelerator"]] if hardware.get("accelerator") else []
+    parts += [f"{found['threads']} thread(s)"] if found.get("threads") else []
+    parts += [str(found["date"])[:10]] if found.get("date") else []
+    return ", ".join(parts) or "not recorded"
+
+
+def filled(readme: str, root: Path) -> str:
+    """The README with the lines between the two comments replaced."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise expected(f"{BEGIN} and {END} once each in README.md", got="another order or number", do="put them back")
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table(root)}\n\n{END}{rest.split(END)[1]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of README.md, docs/ and runs/")
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if README.md is not up to date")
+    options = parser.parse_args(arguments)
+    path = options.root / "README.md"
+    try:
+        taken = [] if options.check else collect(options.root)
+        old = path.read_text()
+        new = filled(old, options.root)
+    except (WamError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if options.check:
+        sys.stdout.write("README.md is up to date\n" if old == new else "README.md is not what docs/results/ says\n")
+        return int(old != new)
+    write_bytes(path, new.encode())
+    missing = new.count(NOT_YET)
+    sys.stdout.write(f"took {', '.join(taken) or 'nothing new'} from runs/; {missing} figures {NOT_YET}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Run the notebooks: each notebooks/NAME.py (percent format) becomes an executed NAME.ipynb beside it.
+
+    make notebooks                                                        # all, on runs/demo
+    .venv/bin/python tools/run_notebooks.py [notebooks/NAME.py ...] [--set run=runs/other] [--output FOLDER]
+
+--set replaces values of the cell tagged `parameters`, as papermill does: a cell with them follows it. A cell that fails
+stops with its sentence and status 2, and leaves the .ipynb that was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from wam.files import write_bytes
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def run_notebook(source: Path, *, folder: Path, parameters: Mapping[str, str], timeout: int = 600) -> Any:
+    """The executed notebook of a percent-format source, run in `folder`. Raises CellExecutionError."""
+    notebook = jupytext.read(source)
+    if parameters:
+        places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+        if len(places) != 1:
+            raise SystemExit(f"expected one cell tagged parameters in {source}, got {len(places)}; tag the one")
+        lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        given = nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]})
+        notebook.cells.insert(places[0] + 1, given)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    for number, cell in enumerate(notebook.cells):  # nothing that changes from run to run by itself
+        cell.id = f"cell-{number}"
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", type=Path, help="default: all of notebooks/")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the parameters cell")
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="where to run; default: here")
+    parser.add_argument("--output", type=Path, help="folder of the .ipynb files; default: beside the sources")
+    options = parser.parse_args(arguments)
+    parameters = dict(text.split("=", 1) for text in options.set)
+    for source in options.sources or sorted(NOTEBOOKS.glob("*.py")):
+        target = (options.output or source.parent) / f"{source.stem}.ipynb"
+        try:
+            notebook = run_notebook(source, folder=options.folder, parameters=parameters)
+        except CellExecutionError as error:
+            sys.stderr.write(f"{source.name}: {error.evalue}\n")
+            return 2
+        write_bytes(target, nbformat.writes(notebook).encode())
+        sys.stdout.write(f"{target}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

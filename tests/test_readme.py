@@ -193,7 +193,8 @@ class TestPictures:
         save_film_strips(tmp_path, strips)
         out = tmp_path / "images"
         assert tool("readme_pictures").main(["--run", str(tmp_path), "--output", str(out)]) == 0
-        assert sorted(path.name for path in out.iterdir()) == ["film-strip.png", "what-if.png"]
+        assert sorted(path.name for path in out.iterdir()) == ["film-strip.png", "provenance.json", "what-if.png"]
+        assert json.loads((out / "provenance.json").read_text())["code"] is None, "this run has no checkpoint"
 
     def test_without_one_it_says_what_to_do(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert tool("readme_pictures").main(["--run", str(tmp_path)]) == 2

@@ -4,7 +4,8 @@
     .venv/bin/python tools/readme_pictures.py [--run runs/demo] [--output docs/images] [--start 0]
 
 Writes what-if.png (one start under different actions) and film-strip.png (imagined without actions beside what
-happened), both of held-out episodes; the start is taken by its place, not by how well it went.
+happened), both of held-out episodes; the start is taken by its place, not by how well it went. provenance.json beside
+them says what model they show and how it did in its gates.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wam.contracts import WamError, expected
-from wam.evaluation.artefacts import FilmStrips, WhatIf, load_film_strips, load_what_if
-from wam.files import write_bytes
+from wam.evaluation.artefacts import FilmStrips, WhatIf, load_film_strips, load_gates, load_what_if
+from wam.files import write_bytes, write_json
 from wam.visualization.filmstrip import film_strip, what_if_picture, what_if_rows
+from wam.visualization.run_files import read_provenance
 
 SCALE = 2
 GAP = 2 * SCALE
@@ -80,6 +83,14 @@ def strip(found: FilmStrips, kind: str) -> bytes:
     )
 
 
+def provenance(run: Path) -> dict[str, Any]:
+    """Code, training and gates of the run's model; null where the run does not say."""
+    _, made = read_provenance(run)
+    gates = {f"{g.name}, {g.steps} steps" if g.steps else g.name: round(g.value, 3) for g in load_gates(run) or []}
+    known = {key: (made or {}).get(key) for key in ("wam", "code", "stage", "step", "seed", "train_seconds", "random")}
+    return {**known, "gates": gates}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
@@ -92,10 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise expected(f"an evaluated run at {options.run}", got="none", do="run `make demo` or `wam eval` first")
         if not 0 <= options.start < len(starts.present):
             raise expected(f"a start from 0 to {len(starts.present) - 1}", got=options.start, do="choose one of them")
+        about = provenance(options.run)
         pictures = {"what-if.png": what_if(starts, options.start), "film-strip.png": strip(strips, "imagine")}
     except WamError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    write_json(options.output / "provenance.json", about)
     for name, content in pictures.items():
         write_bytes(options.output / name, content)
         sys.stdout.write(f"{options.output / name}: {np.asarray(Image.open(io.BytesIO(content))).shape[1::-1]}\n")

@@ -191,6 +191,7 @@ def test_the_world_model_learns_to_answer_to_actions(tmp_path: Path) -> None:
     root = write_toy(tmp_path / "data", episodes=12, tinted=True)
     config = toy_config(root, tmp_path / "run", steps=150, save_every=1000, batch_size=16, check_every=150)
     config.optimizer.learning_rate = 3e-3
+    config.model.conditionals = [row for row in config.model.conditionals if row.name == "forward_dynamics"]
     assert train(config).checks["action_sensitivity"] > 1.05
 
 
@@ -245,3 +246,8 @@ def test_the_autoencoder_stage_learns_to_reconstruct(toy: Path, tmp_path: Path) 
     config = toy_config(toy, tmp_path / "run", steps=4, stage="autoencoder", check_every=4)
     assert train(config).checks["reconstruction_psnr"] > 0
     assert Autoencoder.from_pretrained(last_checkpoint(tmp_path / "run")).provenance["random"] is False  # type: ignore[arg-type]
+
+
+def test_runs_of_different_precision_share_a_process(toy: Path, tmp_path: Path) -> None:
+    for precision in ("bf16", "fp32"):
+        assert train(toy_config(toy, tmp_path / precision, steps=1, precision=precision)).steps == 1

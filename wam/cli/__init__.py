@@ -1,5 +1,1 @@
 """`wam <verb>`: the command line. Verbs are small modules; every error of the user's making is one sentence, status 2."""
-
-from wam.cli.main import main
-
-__all__ = ["main"]

@@ -34,7 +34,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
     parser = verbs.add_parser("bench", help="paired timings of one claim")
     parser.add_argument("name", help="conditionals, cache, rollout, step or loader")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
+    parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
     parser.set_defaults(run=bench)
 
     parser = verbs.add_parser("demo", help="the whole chain on this machine: collect, train, evaluate, report")
@@ -85,11 +87,16 @@ def imagine(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from wam.evaluation.bench import run_bench
+    import torch
 
-    result = run_bench(options.name, options.json)
-    print(result.text())
-    return 0 if result.passed else 1
+    from wam.evaluation.bench.registry import describe, run_bench
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    extra = {"lerobot": options.lerobot} if options.name == "loader" and options.lerobot else {}
+    result = run_bench(options.name, options.json, **extra)
+    print(describe(result))
+    return 1 if result.missed else 0
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -27,13 +27,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0 if it did its work, 1 if a check it ran failed, 2 on bad input or a fault."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any("=" not in word or word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # key=value words that stand behind an option
+        options.overrides = [*options.overrides, *rest]
     try:
         return options.run(options) or 0
     except WamError as error:
         print(f"wam {options.verb}: {error}", file=sys.stderr)
     except KeyboardInterrupt as error:
-        print(f"wam {options.verb}: {error or 'interrupted; give the same command again to go on'}", file=sys.stderr)
+        print(f"wam {options.verb}: {str(error) or 'interrupted; give the same command again to go on'}", file=sys.stderr)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "wam":
             raise

@@ -37,13 +37,15 @@ def train(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    from wam.files import write_json
+    from wam.evaluation.summary import write_summary
     from wam.settings import load_settings
     from wam.training.config import TrainConfig
     from wam.training.plan import plan as run
 
     config = load_settings(TrainConfig, options.config, options.overrides)
     found = run(config, price_per_hour=options.price)
-    print(found.text())
+    print(found)
     if options.json:
-        write_json(options.json, found.to_dict())
+        write_summary(
+            options.json, found.figures, n=len(found.timed), seeds=[config.seed], extra={"plan": found.to_dict()}
+        )

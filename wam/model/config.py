@@ -18,7 +18,8 @@ class StreamConfig:
 
     width: 0 takes the model's. predicts: what a noisy stream's head prints. loss_weight: its share of the loss.
     tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`,
-    of `stem_width` channels at its finest, to `grid` x `grid` tokens. tokens: length every sentence is padded or cut to.
+    of `stem_width` channels at its finest, to `grid` x `grid` tokens; `conv` starts on fold x fold pixels in one.
+    tokens: length every sentence is padded or cut to.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class StreamConfig:
     stem: str = "conv"
     stem_width: int = 32
     grid: int = 8
+    fold: int = 2
     tokens: int = 12
 
 
@@ -65,10 +67,10 @@ def default_conditionals() -> list[ConditionalConfig]:
     row = ConditionalConfig
     return [
         row(name="policy", weight=1.0, play=0.05, clocks={"action": "draw", "future": "dropped"}),
-        row(name="forward_dynamics", weight=0.4, play=0.6, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.15, play=0.3, clocks={"action": "draw", "future": "clean"}),
-        row(name="imagine", weight=0.3, play=0.02, clocks={"action": "noise", "future": "draw"}),
-        row(name="joint", weight=0.15, play=0.08, clocks={"action": "draw", "future": "draw"}),
+        row(name="forward_dynamics", weight=0.35, play=0.5, clocks={"action": "clean", "future": "draw"}),
+        row(name="inverse_dynamics", weight=0.25, play=0.45, clocks={"action": "draw", "future": "clean"}),
+        row(name="imagine", weight=0.25, play=0.01, clocks={"action": "noise", "future": "draw"}),
+        row(name="joint", weight=0.15, play=0.04, clocks={"action": "draw", "future": "draw"}),
     ]
 
 
@@ -80,6 +82,7 @@ class ModelConfig:
     attention can join them, widths may differ. views, history, future, chunk: V, observed T, future frame offsets (in
     dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
     hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs.
+    draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     """
 
     width: int = 128
@@ -96,6 +99,7 @@ class ModelConfig:
     latent_action_dim: int = 0
     embodiments: int = 1
     soft_prompts: int = 0
+    draws: int = 4
     state_dropout: float = 0.1
     text_dropout: float = 0.1
     visibility: Any = "joint"

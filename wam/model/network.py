@@ -14,7 +14,16 @@ from wam.model.config import ModelConfig
 from wam.model.context import Context
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
-from wam.model.stems import ChunkHead, ChunkStem, ClockEmbedding, TextStem, VectorStem, from_grids, to_grids
+from wam.model.stems import (
+    ChunkHead,
+    ChunkStem,
+    ClockEmbedding,
+    TextStem,
+    VectorStem,
+    VideoSummary,
+    from_grids,
+    to_grids,
+)
 from wam.model.video import ConvHead, ConvStem, PatchHead, PatchStem
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
@@ -47,6 +56,7 @@ class JointNetwork(nn.Module):
         self.edges = nn.ModuleDict()
         self.stems = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.video_summaries = nn.ModuleDict()
         latent_size = config.image_size // video.spatial
         for s, c in config.streams.items():
             for source in self.table.modulators(s, config.streams):
@@ -84,16 +94,29 @@ class JointNetwork(nn.Module):
         if c.stem not in ("conv", "patch"):
             raise expected("stem conv or patch", got=f"{c.stem!r} for {stream!r}", do="choose one of the two")
         inputs = channels * c.tubelet + (channels if stream in self.table.skips else 0)
-        stem_type = ConvStem if c.stem == "conv" else PatchStem
-        stem = stem_type(inputs, size=size, grid=c.grid, base=c.stem_width, width=width)
+        stem: ConvStem | PatchStem
+        if c.stem == "conv":
+            stem = ConvStem(inputs, size=size, grid=c.grid, base=c.stem_width, width=width, fold=c.fold)
+        else:
+            stem = PatchStem(inputs, size=size, grid=c.grid, width=width)
         self.stems[stream] = stem
+        if any(stream in self.table.modulators(s, self.config.streams) for s in self.config.streams):
+            frames = 1 if stream == "observation" else len(self.config.future) // c.tubelet
+            self.video_summaries[stream] = VideoSummary(
+                frames * self.config.views * c.grid**2, width=width, condition_width=condition_width
+            )
         self.register_parameter(f"{stream}_views", nn.Parameter(0.02 * torch.randn(self.config.views, width)))
         if stream not in self.config.noisy:
             return
         outputs = channels * c.tubelet
         if c.stem == "conv":
             self.heads[stream] = ConvHead(
-                outputs, grid=c.grid, skip_widths=stem.skip_widths, width=width, condition_width=condition_width
+                outputs,
+                grid=c.grid,
+                skip_widths=stem.skip_widths,
+                width=width,
+                condition_width=condition_width,
+                fold=c.fold,
             )
         else:
             self.heads[stream] = PatchHead(
@@ -235,14 +258,17 @@ class JointNetwork(nn.Module):
         return StreamInput(h=h, condition=self._condition("state", summaries, size), rotary=self._at(time, h))
 
     def _observation(
-        self, latents: Tensor, view_mask: Tensor | None, summaries: Mapping[str, Tensor], times: Tensor
+        self, latents: Tensor, view_mask: Tensor | None, summaries: dict[str, Tensor], times: Tensor
     ) -> StreamInput:
-        """Latents (B, V, T, h, w, c) of observed frames at `times` (T,), in dataset frames."""
+        """Latents (B, V, T, h, w, c) of observed frames at `times` (T,), in dataset frames; the newest frame's summary
+        joins `summaries`."""
         size, views, frames = latents.shape[:3]
         tokens, _ = self.stems["observation"](to_grids(latents, 1))
         h = rearrange(tokens, "(b t v) l d -> b t v l d", b=size, v=views) + self.observation_views[:, None]
         if view_mask is not None:
             h = h * view_mask[:, None, :, None, None]
+        if "observation" in self.video_summaries:
+            summaries["observation"] = self.video_summaries["observation"](h[:, -1].flatten(1, 2))
         return StreamInput(
             h=h.flatten(1, 3),
             condition=self._condition("observation", summaries, size),
@@ -289,6 +315,8 @@ class JointNetwork(nn.Module):
                 tokens[s], summaries[s] = self.stems[s](signal, embedded[s][:, 0], context.embodiment)
             else:
                 tokens[s], features[s] = self._embed_video(s, signal, context.present)
+                if s in self.video_summaries:
+                    summaries[s] = self.video_summaries[s](tokens[s], embedded[s].mean(1))
         conditions = {s: self._condition(s, summaries, size, embedded[s]) for s in signals}
         inputs = {
             s: StreamInput(

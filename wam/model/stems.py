@@ -74,6 +74,22 @@ class TextStem(nn.Module):
         return h, summary
 
 
+class VideoSummary(nn.Module):
+    """All tokens of a video stream (B, L, D), places kept apart -> a summary. A short way from pixels to actions, as a
+    small cloning network has; attention finds the same in many more steps."""
+
+    def __init__(self, tokens: int, *, width: int, condition_width: int, channels: int = 8) -> None:
+        super().__init__()
+        self.narrow = nn.Sequential(nn.Linear(width, channels), nn.LayerNorm(channels), nn.SiLU())
+        self.join = nn.Linear(tokens * channels, condition_width)
+        self.out = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, condition_width), nn.LayerNorm(condition_width))
+
+    def forward(self, h: Tensor, clock: Tensor | None = None) -> Tensor:
+        """clock (B, condition width): the embedded clock of a noisy stream."""
+        joined = self.join(self.narrow(h).flatten(1))
+        return self.out(joined if clock is None else joined + clock)[:, None]
+
+
 class VectorStem(nn.Module):
     """A state (B, S) -> one token and a summary; a missing state is a learned token."""
 

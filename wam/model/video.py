@@ -16,9 +16,6 @@ from torch.nn import functional as F
 
 from wam.contracts import expected
 
-FOLD = 2
-"""Convolutions work on 2 x 2 pixels folded into channels: a quarter of the cost of full resolution, and lossless."""
-
 
 class FilmBlock(nn.Module):
     """Residual convolution block with FiLM by the stream's condition. Pictures (B G, C, H, W), condition (B, G', W)."""
@@ -54,12 +51,16 @@ def level_widths(size: int, grid: int, base: int) -> list[int]:
 
 
 class ConvStem(nn.Module):
-    """Pictures (P, C, H, W) -> tokens (P, grid * grid, D) and the finer features, coarsest last."""
+    """Pictures (P, C, H, W) -> tokens (P, grid * grid, D) and the finer features, coarsest last.
 
-    def __init__(self, channels: int, *, size: int, grid: int, base: int, width: int) -> None:
+    fold: convolutions work on fold x fold pixels folded into channels, which loses nothing and costs a fraction.
+    """
+
+    def __init__(self, channels: int, *, size: int, grid: int, base: int, width: int, fold: int = 2) -> None:
         super().__init__()
-        widths = level_widths(size // FOLD, grid, base)
-        self.first = nn.Conv2d(channels * FOLD**2, base, 3, padding=1)
+        self.fold = fold
+        widths = level_widths(size // fold, grid, base)
+        self.first = nn.Conv2d(channels * fold**2, base, 3, padding=1)
         steps, last = [], base
         for outputs in [2 * width for width in widths]:
             steps.append(
@@ -75,7 +76,7 @@ class ConvStem(nn.Module):
         self.skip_widths = [base, *(2 * width for width in widths)]
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features = [self.first(F.pixel_unshuffle(pictures, FOLD))]
+        features = [self.first(F.pixel_unshuffle(pictures, self.fold))]
         for step in self.steps:
             features.append(step(features[-1]))
         return rearrange(self.to_tokens(features[-1]), "p d h w -> p (h w) d"), features
@@ -85,9 +86,17 @@ class ConvHead(nn.Module):
     """Tokens and the stem's finer features -> pictures (P, C, H, W); zero at the start of training."""
 
     def __init__(
-        self, channels: int, *, grid: int, skip_widths: Sequence[int], width: int, condition_width: int
+        self,
+        channels: int,
+        *,
+        grid: int,
+        skip_widths: Sequence[int],
+        width: int,
+        condition_width: int,
+        fold: int = 2,
     ) -> None:
         super().__init__()
+        self.fold = fold
         self.grid = grid
         self.norm = nn.LayerNorm(width, eps=1e-6)
         narrow, blocks, last = [], [], width
@@ -97,7 +106,7 @@ class ConvHead(nn.Module):
             last = skip
         self.narrow, self.blocks = nn.ModuleList(narrow), nn.ModuleList(blocks)
         self.last = nn.Sequential(
-            nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * FOLD**2, 3, padding=1)
+            nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * fold**2, 3, padding=1)
         )
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
@@ -109,7 +118,7 @@ class ConvHead(nn.Module):
             if h.shape[-1] != feature.shape[-1]:
                 h = F.interpolate(h, scale_factor=2, mode="nearest")
             h = block(h + feature, condition)
-        return F.pixel_shuffle(self.last(h), FOLD)
+        return F.pixel_shuffle(self.last(h), self.fold)
 
 
 class PatchStem(nn.Module):
@@ -117,7 +126,7 @@ class PatchStem(nn.Module):
 
     skip_widths: Sequence[int] = ()
 
-    def __init__(self, channels: int, *, size: int, grid: int, base: int, width: int) -> None:
+    def __init__(self, channels: int, *, size: int, grid: int, width: int) -> None:
         super().__init__()
         if size % grid:
             raise expected(f"a picture side that {grid} divides", got=size, do="change the stream's `grid`")

@@ -59,7 +59,7 @@ class TrainConfig:
     seed: int = 0
     steps: int = 0
     minutes: float = 5.0
-    timed_steps: int = 12
+    timed_steps: int = 40
     batch_size: int = 16
     accumulate: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"

@@ -7,7 +7,7 @@ costs one context, one short pass for the policy and one for everything that has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from wam.contracts import Batch, expected
 from wam.diffusion.clocks import draw_clocks
 from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
 from wam.model.config import ConditionalConfig
+from wam.model.context import Context
 from wam.model.wam import WorldActionModel
 
 
@@ -68,48 +69,69 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
     losses: dict[str, Tensor] = {}
     total = torch.zeros((), device=device)
     for group in groups:
-        weights = group.weights(play)
-        chosen = torch.multinomial(weights.clamp_min(1e-9), 1, generator=generator)[:, 0]
-        row_weight = weights.sum(1) / weights.sum(1).max()
-        drawn = [
-            draw_clocks(
-                {s: row.clocks[s] for s in group.streams},
-                {s: config.streams[s].clock for s in group.streams},
-                size,
-                generator=generator,
-            )
-            for row in group.rows
-        ]
-        clocks: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        for s in group.streams:
-            clocks[s] = torch.stack([d[s] for d in drawn])[chosen, torch.arange(size)].to(device)
-            wanted = torch.tensor([row.clocks[s] in ("draw", "shared") for row in group.rows])[chosen]
-            counts[s] = (wanted * row_weight).to(device)
-            if s == "action" and batch.action_mask is not None:  # rows of a mixture that have no action say nothing
-                unknown = ~batch.action_mask.any(1)
-                clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
-        noise = {s: torch.randn(clean[s].shape, generator=generator).to(device) for s in group.streams}
-        noised = {s: add_noise(clean[s], noise[s], clocks[s]) for s in group.streams}
-        predictions = model.network.denoise(context, noised, clocks)
         label = "" if len(group.streams) > 1 or len(groups) == 1 else "_alone"
-        for s in group.streams:
-            parametrisation = config.streams[s].predicts
-            error = (predictions[s].float() - target(clean[s], noise[s], parametrisation)).square()
-            per_row = _per_row(s, error, batch) * clock_weight(clocks[s], parametrisation)
-            loss = masked_mean(per_row * counts[s], (counts[s] > 0).float())
+        video = any(config.streams[s].kind == "video" for s in group.streams)
+        draws = 1 if video else config.draws
+        for s, loss in _group_losses(model, batch, context.expand(draws), clean, group, play, draws, generator).items():
             losses[f"{s}{label}"] = loss
             total = total + config.streams[s].loss_weight * loss
     return {"loss": total, **losses}
 
 
-def _per_row(stream: str, error: Tensor, batch: Batch) -> Tensor:
+def _group_losses(
+    model: WorldActionModel,
+    batch: Batch,
+    context: Context,
+    clean: Mapping[str, Tensor],
+    group: Group,
+    play: Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """One denoising pass over every row, each with its own conditional; `draws` rows of the context per window."""
+    config, device = model.config, batch.images.device
+    play = play.repeat_interleave(draws)
+    size = len(play)
+    weights = group.weights(play)
+    chosen = torch.multinomial(weights.clamp_min(1e-9), 1, generator=generator)[:, 0]
+    row_weight = weights.sum(1) / weights.sum(1).max()
+    drawn = [
+        draw_clocks(
+            {s: row.clocks[s] for s in group.streams},
+            {s: config.streams[s].clock for s in group.streams},
+            size,
+            generator=generator,
+        )
+        for row in group.rows
+    ]
+    x = {s: clean[s].repeat_interleave(draws, 0) for s in group.streams}
+    clocks: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    for s in group.streams:
+        clocks[s] = torch.stack([d[s] for d in drawn])[chosen, torch.arange(size)].to(device)
+        wanted = torch.tensor([row.clocks[s] in ("draw", "shared") for row in group.rows])[chosen]
+        counts[s] = (wanted * row_weight).to(device)
+        if s == "action" and batch.action_mask is not None:  # rows of a mixture that have no action say nothing
+            unknown = ~batch.action_mask.any(1).repeat_interleave(draws)
+            clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
+    noise = {s: torch.randn(x[s].shape, generator=generator).to(device) for s in group.streams}
+    predictions = model.network.denoise(context, {s: add_noise(x[s], noise[s], clocks[s]) for s in x}, clocks)
+    losses = {}
+    for s in group.streams:
+        parametrisation = config.streams[s].predicts
+        error = (predictions[s].float() - target(x[s], noise[s], parametrisation)).square()
+        per_row = _per_row(s, error, batch, draws) * clock_weight(clocks[s], parametrisation)
+        losses[s] = masked_mean(per_row * counts[s], (counts[s] > 0).float())
+    return losses
+
+
+def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:
     """Mean squared error of each row over its real entries: (B,)."""
     mask = None
     if stream in ("action", "latent_action") and batch.action_mask is not None:
-        mask = batch.action_mask.float()[:, :, None].expand_as(error)
+        mask = batch.action_mask.float().repeat_interleave(draws, 0)[:, :, None].expand_as(error)
     elif stream == "future" and batch.future_mask is not None and error.shape[2] == batch.future_mask.shape[1]:
-        mask = batch.future_mask.float()[:, None, :, None, None, None].expand_as(error)
+        mask = batch.future_mask.float().repeat_interleave(draws, 0)[:, None, :, None, None, None].expand_as(error)
     if mask is None:
         return error.flatten(1).mean(1)
     return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, nn
 
@@ -93,6 +94,7 @@ class Trainer:
         if config.precision == "fp16" and not torch.cuda.is_available():
             raise expected("precision fp32 or bf16 on a CPU", got="fp16", do="set `precision=bf16`")
         self.config, self.stage, self.run_folder = config, stage, Path(config.output)
+        AcceleratorState._reset_state()  # accelerate keeps one precision per process; each run here has its own
         self.accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
             gradient_accumulation_steps=config.accumulate,

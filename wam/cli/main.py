@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WamError as error:
         print(f"wam {options.verb}: {error}", file=sys.stderr)
     except KeyboardInterrupt as error:
-        print(f"wam {options.verb}: {str(error) or 'interrupted; give the same command again to go on'}", file=sys.stderr)
+        print(
+            f"wam {options.verb}: {str(error) or 'interrupted; give the same command again to go on'}", file=sys.stderr
+        )
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "wam":
             raise

@@ -31,9 +31,9 @@ class StreamConfig:
     registers: int = 0
     tubelet: int = 1
     stem: str = "conv"
-    stem_width: int = 32
+    stem_width: int = 64
     grid: int = 8
-    fold: int = 2
+    fold: int = 4
     tokens: int = 12
 
 
@@ -58,7 +58,9 @@ def default_streams() -> dict[str, StreamConfig]:
         "future": StreamConfig(
             kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.5), loss_weight=40.0
         ),
-        "action": StreamConfig(kind="chunk", registers=4),
+        "action": StreamConfig(
+            kind="chunk", predicts="x0", registers=4, clock=ClockConfig(full_noise=0.5), loss_weight=2.0
+        ),
     }
 
 
@@ -86,7 +88,7 @@ class ModelConfig:
     """
 
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     heads: int = 4
     head_dim: int = 32
     image_size: int = 64
@@ -99,7 +101,7 @@ class ModelConfig:
     latent_action_dim: int = 0
     embodiments: int = 1
     soft_prompts: int = 0
-    draws: int = 4
+    draws: int = 2
     state_dropout: float = 0.1
     text_dropout: float = 0.1
     visibility: Any = "joint"

@@ -83,7 +83,9 @@ class JointNetwork(nn.Module):
                     width=widths[s],
                     condition_width=W,
                 )
-                self.heads[s] = ChunkHead(dim, embodiments=config.embodiments, width=widths[s], condition_width=W)
+                self.heads[s] = ChunkHead(
+                    dim, length, embodiments=config.embodiments, width=widths[s], condition_width=W
+                )
             elif c.kind == "video":
                 self._make_video(s, latent_size, video.channels, widths[s], W)
             else:

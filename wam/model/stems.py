@@ -78,7 +78,7 @@ class VideoSummary(nn.Module):
     """All tokens of a video stream (B, L, D), places kept apart -> a summary. A short way from pixels to actions, as a
     small cloning network has; attention finds the same in many more steps."""
 
-    def __init__(self, tokens: int, *, width: int, condition_width: int, channels: int = 8) -> None:
+    def __init__(self, tokens: int, *, width: int, condition_width: int, channels: int = 64) -> None:
         super().__init__()
         self.narrow = nn.Sequential(nn.Linear(width, channels), nn.LayerNorm(channels), nn.SiLU())
         self.join = nn.Linear(tokens * channels, condition_width)
@@ -133,17 +133,25 @@ class ChunkStem(nn.Module):
 
 
 class ChunkHead(nn.Module):
-    """Chunk tokens -> prediction (B, K, A); zero at the start of training."""
+    """Chunk tokens -> prediction (B, K, A); zero at the start of training.
 
-    def __init__(self, dim: int, *, embodiments: int, width: int, condition_width: int) -> None:
+    Beside the tokens, the condition is read out directly: what the summaries of observation, text and state say of the
+    chunk, as a small cloning network would; the tokens refine it. Without it success comes several times later.
+    """
+
+    def __init__(self, dim: int, length: int, *, embodiments: int, width: int, condition_width: int) -> None:
         super().__init__()
+        self.dim = dim
+        self.read = nn.Sequential(nn.Linear(condition_width, 2 * condition_width), nn.SiLU())
+        self.read_out = EmbodimentLinear(embodiments, 2 * condition_width, length * dim, zero=True)
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.to_shift_scale = nn.Linear(condition_width, 2 * width)
         self.project = EmbodimentLinear(embodiments, width, dim, zero=True)
 
     def forward(self, h: Tensor, condition: Tensor, embodiment: Tensor | None) -> Tensor:
         shift, scale = self.to_shift_scale(nn.functional.silu(condition)).chunk(2, dim=-1)
-        return self.project(torch.addcmul(shift, self.norm(h), 1 + scale), embodiment)
+        read = self.read_out(self.read(condition), embodiment).unflatten(-1, (-1, self.dim))[:, 0, : h.shape[1]]
+        return read + self.project(torch.addcmul(shift, self.norm(h), 1 + scale), embodiment)
 
 
 def to_grids(frames: Tensor, tubelet: int) -> Tensor:

@@ -15,10 +15,17 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def collect(options: argparse.Namespace) -> None:
+    from wam.progress import Progress
     from wam.settings import load_settings
     from wam.simulation.collect import collect as run
     from wam.simulation.config import CollectConfig
 
     config = load_settings(CollectConfig, options.config, options.overrides)
-    done = run(config, options.root, resume=(options.root / "meta").exists())
+    with Progress("episodes", len(config.jobs())) as bar:
+        done = run(
+            config,
+            options.root,
+            resume=(options.root / "meta").exists(),
+            progress=lambda done, total: bar.update(done),
+        )
     print(f"{done.episodes} episodes, {done.frames} frames in {done.root} ({done.new} new in {done.seconds:.0f} s)")

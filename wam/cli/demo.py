@@ -14,7 +14,7 @@ from wam.evaluation.evaluate import EvaluateConfig, evaluate
 from wam.evaluation.summary import write_summary
 from wam.evaluation.terminal import format_gates
 from wam.files import write_json
-from wam.progress import duration
+from wam.progress import Progress, duration
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
 from wam.training.config import DataPart, TrainConfig
@@ -38,7 +38,13 @@ def run_demo(config: DemoConfig, output: Path) -> int:
     with clock.part("collect"):
         print("1/4  collecting demonstrations and play in the simulator", flush=True)
         data = output / "data"
-        collect(config.collect, data, resume=(data / "meta").exists())
+        with Progress("episodes", len(config.collect.jobs())) as bar:
+            collect(
+                config.collect,
+                data,
+                resume=(data / "meta").exists(),
+                progress=lambda done, total: bar.update(done),
+            )
     with clock.part("train"):
         print("2/4  training one model of video, actions and language", flush=True)
         config.train.output = str(output)

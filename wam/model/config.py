@@ -53,7 +53,7 @@ class ConditionalConfig:
 def default_streams() -> dict[str, StreamConfig]:
     return {
         "text": StreamConfig(kind="text"),
-        "observation": StreamConfig(kind="video"),
+        "observation": StreamConfig(kind="video", grid=4, fold=2, stem_width=32),
         "state": StreamConfig(kind="vector"),
         "future": StreamConfig(
             kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.5), loss_weight=40.0
@@ -102,8 +102,8 @@ class ModelConfig:
     embodiments: int = 1
     soft_prompts: int = 0
     draws: int = 2
-    state_dropout: float = 0.1
-    text_dropout: float = 0.1
+    state_dropout: float = 0.05
+    text_dropout: float = 0.05
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)

@@ -70,7 +70,7 @@ class NativeExpert(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp_in = nn.Linear(width, int(mlp_ratio * width))
         self.mlp_out = nn.Linear(int(mlp_ratio * width), width)
-        # Gates start open, unlike adaLN-zero: short trainings hear the action twice as soon.
+        # Gates start open, unlike adaLN-zero, so that a short training hears the action sooner.
         nn.init.normal_(self.to_modulation.weight, std=0.02)
         with torch.no_grad():
             self.to_modulation.bias.zero_()

@@ -2,7 +2,7 @@
 
 A **summary** (B, 1, condition width) is what a stream modulates others with. Stems know their stream's clock, so a
 summary of a noisy chunk says how far to trust it. Summaries are normalised: at its start an action must weigh as much in
-a condition as the clock does, or the world model takes hundreds of steps to notice it.
+a condition as the clock does, or the world model is slow to notice it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class TextStem(nn.Module):
 
 class VideoSummary(nn.Module):
     """All tokens of a video stream (B, L, D), places kept apart -> a summary. A short way from pixels to actions, as a
-    small cloning network has; attention finds the same in many more steps."""
+    small cloning network has."""
 
     def __init__(self, tokens: int, *, width: int, condition_width: int, channels: int = 64) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class ChunkHead(nn.Module):
     """Chunk tokens -> prediction (B, K, A); zero at the start of training.
 
     Beside the tokens, the condition is read out directly: what the summaries of observation, text and state say of the
-    chunk, as a small cloning network would; the tokens refine it. Without it success comes several times later.
+    chunk, as a small cloning network would; the tokens refine it.
     """
 
     def __init__(self, dim: int, length: int, *, embodiments: int, width: int, condition_width: int) -> None:

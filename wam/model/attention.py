@@ -15,7 +15,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, kerne
     """softmax(q k^T / sqrt(head_dim)) v. q (B, N, L, head_dim), k and v (B, N, L', head_dim), mask (L, L') bool.
 
     `auto` takes SDPA, save for bfloat16 training on a CPU, where SDPA's backward pass is slower
-    than the three operations written out (2.13, 2 threads, 128 x 281 keys: 13.3 against 4.7 ms).
+    than the three operations written out.
     """
     if kernel not in KERNELS:
         raise expected(f"an attention kernel among {', '.join(KERNELS)}", got=repr(kernel), do="name one of them")

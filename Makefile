@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -34,6 +34,23 @@ bench: setup  # every claim of speed, to runs/bench/; goes on after one that mis
 	@missed=; for name in conditionals cache rollout step loader; do \
 	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
+
+# The 75-minute recipe (one seed at a time) and its controls, which see the same data for the same time.
+SEED ?= 0
+RECIPE := runs/metaworld-cpu
+TRAIN_RECIPE = $(BIN)/wam train configs/train/metaworld-cpu.yaml output=$(RECIPE)
+recipe: RECIPE_RUN = seed-$(SEED)
+recipe: RECIPE_SETTINGS = seed=$(SEED)
+control-no-future: RECIPE_RUN = no-future
+control-no-future: RECIPE_SETTINGS = model.streams.future=null 'model.conditionals=[{name: policy, weight: 1.0, clocks: {action: draw}}]'
+control-cloning: RECIPE_RUN = cloning
+control-cloning: RECIPE_SETTINGS = stage=cloning
+control-blind: RECIPE_RUN = blind
+control-blind: RECIPE_SETTINGS = model.visibility=action-blind
+recipe control-no-future control-cloning control-blind: setup
+	$(BIN)/wam collect $(RECIPE)/data --config configs/data/metaworld-cpu.yaml
+	$(TRAIN_RECIPE)/$(RECIPE_RUN) $(RECIPE_SETTINGS)
+	$(BIN)/wam eval $(RECIPE)/$(RECIPE_RUN) --config configs/eval/metaworld-cpu.yaml
 
 LEROBOT_PYTHON ?= python3.12
 bench-lerobot: setup .venv-lerobot/.installed

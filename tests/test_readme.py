@@ -146,6 +146,22 @@ class TestResults:
         assert rows["make demo: wall_minutes"][1] == "not measured yet"
         assert (root / "README.md").read_text().startswith("above\n")
 
+    def test_several_seeds_are_told_as_their_mean_and_range(self, root: Path) -> None:
+        for seed, success in enumerate((0.8, 0.9, 1.0)):
+            self.write(root, f"runs/metaworld-cpu/seed-{seed}/summary.json", {"success_mean": success}, {})
+        assert tool("readme_results").main(["--root", str(root)]) == 0
+        (cells,) = (c for name, c in self.rows(root).items() if name == "make recipe SEED=0 (1, 2): success_mean")
+        assert cells[1] == "0.90 (0.80 to 1.00)"
+        assert cells[3] == "3 seeds"
+
+    def test_a_control_is_shown_whatever_it_says(self, root: Path) -> None:
+        self.write(root, "runs/metaworld-cpu/cloning/summary.json", {"success_mean": 0.99})
+        self.write(root, "runs/metaworld-cpu/blind/summary.json", {"action_sensitivity": 1.2})
+        assert tool("readme_results").main(["--root", str(root)]) == 0
+        rows = self.rows(root)
+        assert rows["make control-cloning: success_mean"][1:3] == ["0.99", ""]
+        assert rows["make control-blind: action_sensitivity"][1:3] == ["**1.20×, missed**", "≤ 1.05×"]
+
     def test_figures_stay_when_the_runs_are_gone(self, root: Path) -> None:
         results = tool("readme_results")
         self.write(root, "runs/bench/cache.json", {"cached_speedup": 2.5})

@@ -25,6 +25,7 @@ from wam.data.benchmark import rate
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.data.writer import EpisodeWriter
+from wam.evaluation.summary import write_summary
 
 CHECK = Path(__file__).with_name("lerobot_check.py")
 COLOURS = 3.0  # mean difference allowed between two decoders' colours, of 255
@@ -123,10 +124,11 @@ def main() -> int:
         except (WamError, FileNotFoundError) as error:
             sys.stderr.write(f"{error}\n")
             return 2
-    text = json.dumps(found, indent=2)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
     if arguments.json:
-        arguments.json.write_text(text + "\n")
+        figures = {name: value for name, value in found.items() if isinstance(value, float)}
+        rest = {name: value for name, value in found.items() if name not in figures}
+        write_summary(arguments.json, figures, n={"seconds_each": arguments.seconds}, seeds=[0], extra=rest)
     return 1 if found["ours_read_by_lerobot_differs_in"] or found["lerobots_read_by_us_differs_in"] else 0
 
 

@@ -28,28 +28,34 @@ NOT_YET = "not measured yet"
 
 SOURCES: Mapping[str, tuple[str, str]] = {
     "demo": ("runs/demo/summary.json", "make demo"),
-    "metaworld-cpu": ("runs/metaworld-cpu/summary.json", "wam train configs/train/metaworld-cpu.yaml, wam eval"),
+    "metaworld-cpu": ("runs/metaworld-cpu/seed-*/summary.json", "make recipe SEED=0 (1, 2)"),
+    "no-future": ("runs/metaworld-cpu/no-future/summary.json", "make control-no-future"),
+    "cloning": ("runs/metaworld-cpu/cloning/summary.json", "make control-cloning"),
+    "blind": ("runs/metaworld-cpu/blind/summary.json", "make control-blind"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("conditionals", "cache", "rollout", "step")},
     "loader": ("runs/bench/loader.json", "wam bench loader"),
     "lerobot": ("runs/bench/lerobot.json", "make bench-lerobot"),
 }
-"""By name: the file that a command leaves, and the command."""
+"""By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """source: whose file. figure: its key there. n: which of several counts belongs to it. least: at least `target`."""
+    """source: whose file. figure: its key there. n: which of several counts belongs to it. least: at least `target`,
+    which a control has none of: it is shown, whatever it says."""
 
     source: str
     figure: str
     says: str
-    target: float
+    target: float | None = None
     least: bool = True
     n: str = ""
     digits: int = 2
     unit: str = ""
 
     def holds(self, value: float) -> bool:
+        if self.target is None:
+            return True
         return value >= self.target if self.least else value <= self.target
 
 
@@ -79,6 +85,14 @@ ROWS = (
         target=0.45, n="play_windows"),
     Row(source="metaworld-cpu", figure="forward_gain_db", says="75-minute recipe, forward dynamics over copying", target=5,
         n="play_windows", unit=" dB"),
+    Row(source="metaworld-cpu", figure="success_worst", says="75-minute recipe, success of the worst task",
+        n="starts_per_task"),
+    Row(source="no-future", figure="success_mean", says="control without a future stream, mean success",
+        n="starts_per_task"),
+    Row(source="cloning", figure="success_mean", says="control, small L1 cloning, mean success", n="starts_per_task"),
+    at_most(source="blind", figure="action_sensitivity", says="control blind to actions, shuffled over true (must fail)",
+            target=1.05, n="play_windows", unit="×"),
+    Row(source="blind", figure="success_mean", says="control blind to actions, mean success", n="starts_per_task"),
     Row(source="conditionals", figure="policy_speedup", says="policy without the future, over joint", target=3, unit="×"),
     Row(source="cache", figure="cached_speedup", says="cached over uncached denoising, 10 steps", target=2, unit="×"),
     at_most(source="rollout", figure="per_frame_ratio", says="cost of a frame at 256 frames over 8", target=1.15, unit="×"),
@@ -93,13 +107,29 @@ def collect(root: Path) -> list[str]:
     """Take what runs/ has into docs/results/; the names that were taken."""
     taken = []
     for name, (path, _) in SOURCES.items():
-        found = read(root / path)
-        if found is None:
+        runs = [found for one in sorted(root.glob(path)) if (found := read(one)) is not None]
+        if not runs:
             continue
-        figures = found.get("figures") or {k: v for k, v in found.items() if isinstance(v, int | float)}
-        write_json(root / "docs" / "results" / f"{name}.json", {**{k: found.get(k) for k in KEPT}, "figures": figures})
+        kept = {k: runs[-1].get(k) for k in KEPT} | joined([figures_of(run) for run in runs])
+        kept["seeds"] = [seed for run in runs for seed in run.get("seeds") or []]
+        write_json(root / "docs" / "results" / f"{name}.json", kept)
         taken.append(name)
     return taken
+
+
+def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
+    return found.get("figures") or {k: v for k, v in found.items() if isinstance(v, int | float)}
+
+
+def joined(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Figures of one run as they are; of several, their mean, with the least and the greatest as `range`."""
+    if len(runs) == 1:
+        return {"figures": dict(runs[0])}
+    values = {name: [run[name] for run in runs if name in run] for name in runs[0]}
+    return {
+        "figures": {name: sum(found) / len(found) for name, found in values.items()},
+        "range": {name: [min(found), max(found)] for name, found in values.items()},
+    }
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -120,18 +150,20 @@ def table(root: Path) -> str:
 
 def line(row: Row, found: Mapping[str, Any] | None) -> str:
     figures = (found or {}).get("figures") or {}
-    target = f"{'≥' if row.least else '≤'} {row.target:g}{row.unit}"
+    target = "" if row.target is None else f"{'≥' if row.least else '≤'} {row.target:g}{row.unit}"
     cells = [f"{row.says} (`{row.figure}`)", NOT_YET, target, "", f"`{SOURCES[row.source][1]}`", ""]
     if found is not None and row.figure in figures:
-        cells[1] = value(row, figures[row.figure])
+        cells[1] = value(row, figures[row.figure], (found.get("range") or {}).get(row.figure))
         cells[3], cells[5] = count(row, found), machine(found)
     return f"| {' | '.join(cells)} |"
 
 
-def value(row: Row, figure: float | None) -> str:
+def value(row: Row, figure: float | None, spread: Sequence[float] | None = None) -> str:
     if figure is None or not math.isfinite(figure):
         return "**not finite**"
     text = f"{figure:.{row.digits}f}{row.unit}"
+    if spread:
+        text += f" ({spread[0]:.{row.digits}f} to {spread[1]:.{row.digits}f})"
     return text if row.holds(figure) else f"**{text}, missed**"
 
 

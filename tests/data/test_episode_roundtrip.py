@@ -228,3 +228,13 @@ def test_info_and_statistics_are_told_in_words_without_decoding(toy_root, monkey
     text = info.statistics_text(info.update_statistics(toy_root))
     assert "observation.state[2]" in text
     assert "observation.images.side[0]" in text
+
+
+def test_what_a_caller_adds_to_the_header_stands_beside_our_own(tmp_path):
+    with EpisodeWriter(
+        tmp_path, fps=10, embodiment="toy", extra={"wam": {"source": "a camera"}, "note": "kept"}
+    ) as writer:
+        writer.add_episode(**episode_arrays(0, 4), task="push")
+    extra = EpisodeStore(tmp_path).info.extra
+    assert extra["note"] == "kept"
+    assert extra["wam"] == {"source": "a camera", "embodiment": "toy"}

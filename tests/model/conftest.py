@@ -9,6 +9,8 @@ from wam.contracts import Batch
 from wam.model.config import ModelConfig
 from wam.model.wam import WorldActionModel
 
+SENTENCES = ("open the faucet", "close it", "press the red button")
+
 
 def tiny_config(**changes: object) -> ModelConfig:
     config = ModelConfig(width=32, depth=2, heads=2, head_dim=16, image_size=16, **changes)  # type: ignore[arg-type]
@@ -37,7 +39,7 @@ def make_batch(size: int = 3, *, seed: int = 0, history: int = 1) -> Batch:
         action=torch.randn(size, 8, 4, generator=g),
         action_mask=torch.ones(size, 8, dtype=torch.bool),
         play=torch.arange(size) % 2 == 0,
-        instruction=("open the faucet", "close it", "press the red button")[:size],
+        instruction=tuple(SENTENCES[i % len(SENTENCES)] for i in range(size)),
     )
 
 

@@ -12,7 +12,6 @@ from wam.model.joint import KeysValues
 from wam.model.network import JointNetwork
 from wam.model.rollout import Rollout, rollout
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
-from wam.model.stems import to_grids
 
 TIMES = (0, 4, 8, 12, 16)
 
@@ -29,17 +28,18 @@ def recomputed(
 
     Frames come one at a time. Each has its own copy of the sentence, at its own time, which no other frame reads.
     """
-    size, views, count = frames.shape[:3]
+    size, count = len(frames), frames.shape[2]
     grid = network.config.streams["observation"].grid
     h_text, summary = network.stems["text"](sentences)
-    tokens, _ = network.stems["observation"](to_grids(network.encode_frames(frames), 1))
-    h_seen = tokens.unflatten(0, (size, count, views)) + network.observation_views[:, None]
+    seen = network._condition("observation", {"text": summary}, size)
+    h_seen, _ = network.videos["observation"].embed(network.encode_frames(frames), seen)
+    views = h_seen.shape[2]
     words, patches = h_text.shape[1], views * grid * grid
     times = torch.tensor(TIMES)
     h = {"text": h_text.repeat(1, count, 1), "observation": h_seen.flatten(1, 3)}
     condition = {
         "text": network.stream_bias["text"].expand(size, 1, -1),
-        "observation": network._condition("observation", {"text": summary}, size),
+        "observation": seen,
     }
     head_dim = network.config.head_dim
     rotary = {
@@ -75,7 +75,7 @@ def test_a_rolling_cache_equals_recomputing_every_frame_under_a_sliding_window(w
     context = network.context(model.normalized(batch))
     for i, time in enumerate(TIMES[1:], start=1):
         context = network.extend_context(context, frames[:, :, i : i + 1], [time], window=window)
-    kept = min(window, len(TIMES)) * 32
+    kept = min(window, len(TIMES)) * network.config.streams["observation"].grid ** 2
     slow = recomputed(network, batch.instruction, frames, window)
     assert context.time == TIMES[-1]
     for (k, v), (slow_k, slow_v) in zip(context.caches["observation"].layers, slow, strict=True):

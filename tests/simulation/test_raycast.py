@@ -11,6 +11,7 @@ SCENE = """
   <geom name="floor" type="plane" size="3 3 .1" rgba=".5 .5 .5 1"/>
   <body name="cube" pos="0 0 .2"><freejoint/><geom type="box" size=".2 .2 .2" rgba="1 0 0 1"/></body>
   <body name="post" pos="1 0 0"><geom type="box" size=".1 .1 .5" rgba="0 0 1 1"/></body>
+  <body name="tool" mocap="true" pos="0 0 1"><geom type="sphere" size=".02" rgba="0 1 0 0"/></body>
   <body name="glass" pos="0 0 1"><geom type="box" size=".3 .3 .01" rgba="1 1 1 .1"/></body>
 </worldbody></mujoco>
 """
@@ -72,6 +73,22 @@ def test_things_that_cannot_move_are_drawn_where_the_model_puts_them_now(scene):
     after = caster.render("above").segmentation
     np.testing.assert_array_equal(after == 2, (before == 2)[:, ::-1])
     assert (after == 2).any()
+
+
+def test_what_cannot_move_is_cast_once_while_an_unseen_tool_moves(scene, monkeypatch):
+    model, data, caster = scene
+    cast, everything = caster._cast, []
+
+    def counted(origin, rays, *, fixed_too=True):
+        everything.append(fixed_too)
+        return cast(origin, rays, fixed_too=fixed_too)
+
+    monkeypatch.setattr(caster, "_cast", counted)
+    for height in (1.0, 1.1, 1.2):
+        data.mocap_pos[0] = (0, 0, height)
+        mujoco.mj_forward(model, data)
+        caster.render("oblique")
+    assert sum(everything) == 2  # a ray a pixel, and the finer ones of the edges
 
 
 def test_smoothing_changes_colours_at_edges_only(scene):

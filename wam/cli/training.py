@@ -23,6 +23,8 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def train(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
     from wam.progress import duration
     from wam.settings import load_settings
     from wam.training.config import TrainConfig
@@ -30,6 +32,8 @@ def train(options: argparse.Namespace) -> None:
 
     config = load_settings(TrainConfig, options.config, options.overrides)
     result = run(config, resume=not options.fresh)
+    if not PartialState().is_main_process:
+        return
     print(
         f"{result.steps} steps in {duration(result.seconds)}, {result.samples_per_second:.1f} samples/s, "
         f"data wait {100 * result.data_wait_share:.1f}%: {result.checkpoint}"

@@ -85,7 +85,7 @@ class EpisodeWriter:
             fps=fps,
             features={**(features or {}), **(FRAME_FEATURES if features else {})},
             robot_type=robot_type or embodiment,
-            extra={**(extra or {}), **({"wam": wam} if wam else {})},
+            extra={**(extra or {}), **({"wam": {**(extra or {}).get("wam", {}), **wam}} if wam else {})},
         )
         self._episodes: list[Episode] = []
         self._tasks: list[str] = []

@@ -44,7 +44,7 @@ GATES: Mapping[str, Words] = {
         title="It reads motion from video",
         meaning="On random play: how much better it knows the hand's motion when it sees the future than when it guesses "
         "(R², 1 is perfect).",
-        failed="Seeing the future does not tell it how the hand moved: video and actions are not linked.",
+        failed="Seeing the future tells it too little of how the hand moved: video and actions are hardly linked.",
     ),
     "wrong_text_success": Words(
         title="It obeys the sentence",

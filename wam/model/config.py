@@ -19,6 +19,8 @@ class StreamConfig:
     width: 0 takes the model's. predicts: what a noisy stream's head prints. loss_weight: its share of the loss.
     tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`,
     of `stem_width` channels at its finest, to `grid` x `grid` tokens; `conv` starts on fold x fold pixels in one.
+    join_views: the views' pictures enter as channels of one, which halves the tokens of two views. blocks: modulated
+    residual blocks in the conv stem too. warp: an x0 prediction moves the present by a flow before it adds to it.
     tokens: length every sentence is padded or cut to.
     """
 
@@ -34,6 +36,9 @@ class StreamConfig:
     stem_width: int = 64
     grid: int = 8
     fold: int = 4
+    join_views: bool = False
+    blocks: bool = False
+    warp: bool = False
     tokens: int = 12
 
 
@@ -42,24 +47,35 @@ class ConditionalConfig:
     """One row of the training mixture: clock rules by stream (see `wam.diffusion.clocks`) and how often it is drawn.
 
     weight: on demonstrations; play: on random play, where actions do not follow from the frame (None: as `weight`).
+    loss_scale: of its losses, beside the streams' own weights.
     """
 
     name: str
     weight: float
     play: float | None = None
+    loss_scale: float = 1.0
     clocks: dict[str, str] = field(default_factory=dict)
 
 
 def default_streams() -> dict[str, StreamConfig]:
     return {
         "text": StreamConfig(kind="text"),
-        "observation": StreamConfig(kind="video", grid=4, fold=2, stem_width=32),
+        "observation": StreamConfig(kind="video", grid=4, fold=2, stem_width=32, join_views=True),
         "state": StreamConfig(kind="vector"),
         "future": StreamConfig(
-            kind="video", predicts="x0", tubelet=2, clock=ClockConfig(full_noise=0.5), loss_weight=40.0
+            kind="video",
+            predicts="x0",
+            tubelet=2,
+            clock=ClockConfig(shift=5.0, full_noise=0.4),
+            loss_weight=40.0,
+            grid=4,
+            stem_width=48,
+            join_views=True,
+            blocks=True,
+            warp=True,
         ),
         "action": StreamConfig(
-            kind="chunk", predicts="x0", registers=4, clock=ClockConfig(full_noise=0.5), loss_weight=2.0
+            kind="chunk", predicts="x0", registers=4, clock=ClockConfig(shift=5.0, full_noise=0.4), loss_weight=2.0
         ),
     }
 
@@ -68,9 +84,9 @@ def default_conditionals() -> list[ConditionalConfig]:
     """The mixture trained when the config names none. Every row with the same set of present streams runs as one."""
     row = ConditionalConfig
     return [
-        row(name="policy", weight=1.0, play=0.05, clocks={"action": "draw", "future": "dropped"}),
+        row(name="policy", weight=1.0, play=0.05, loss_scale=3.0, clocks={"action": "draw", "future": "dropped"}),
         row(name="forward_dynamics", weight=0.35, play=0.5, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.25, play=0.45, clocks={"action": "draw", "future": "clean"}),
+        row(name="inverse_dynamics", weight=0.25, play=0.45, loss_scale=2.0, clocks={"action": "draw", "future": "clean"}),
         row(name="imagine", weight=0.25, play=0.01, clocks={"action": "noise", "future": "draw"}),
         row(name="joint", weight=0.15, play=0.04, clocks={"action": "draw", "future": "draw"}),
     ]
@@ -85,6 +101,8 @@ class ModelConfig:
     dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
     hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
+    video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
+    video learns from all of them.
     """
 
     width: int = 128
@@ -102,6 +120,7 @@ class ModelConfig:
     embodiments: int = 1
     soft_prompts: int = 0
     draws: int = 2
+    video_share: float = 1.0
     state_dropout: float = 0.05
     text_dropout: float = 0.05
     visibility: Any = "joint"
@@ -111,6 +130,8 @@ class ModelConfig:
     video: VideoConfig = field(default_factory=VideoConfig)
 
     def validate(self) -> None:
+        if not 0 < self.video_share <= 1:
+            raise expected("video_share above 0 and up to 1", got=self.video_share, do="set `model.video_share`")
         if len(self.future) % self.streams["future"].tubelet if "future" in self.streams else 0:
             raise expected(
                 f"a number of future frames that {self.streams['future'].tubelet} (tubelet) divides",

@@ -23,6 +23,18 @@ class Context:
     embodiment: Tensor | None = None
     time: int = 0
 
+    def take(self, rows: Tensor) -> Context:
+        """The rows of these indices (N,)."""
+        return replace(
+            self,
+            size=len(rows),
+            caches={s: cache.take(rows) for s, cache in self.caches.items()},
+            summaries={s: x[rows] for s, x in self.summaries.items()},
+            present=self.present[rows],
+            view_mask=None if self.view_mask is None else self.view_mask[rows],
+            embodiment=None if self.embodiment is None else self.embodiment[rows],
+        )
+
     def expand(self, repeats: int) -> Context:
         """Every row `repeats` times in a row: several samples per observation at the price of one context."""
         if repeats == 1:

@@ -45,6 +45,10 @@ class StreamCache:
         layers = [(k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)) for k, v in self.layers]
         return StreamCache(layers=layers, frames=self.frames)
 
+    def take(self, rows: Tensor) -> StreamCache:
+        """The rows of these indices (N,)."""
+        return StreamCache(layers=[(k[rows], v[rows]) for k, v in self.layers], frames=self.frames)
+
     def turned(self, rotary: Rotary) -> StreamCache:
         """Keys carried to other positions: rotations compose, so the table of the difference moves them there."""
         return StreamCache(layers=[(rotate(k, rotary), v) for k, v in self.layers], frames=self.frames)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.model.config import ModelConfig
 from wam.model.context import Context
+from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.stems import (
@@ -21,10 +22,7 @@ from wam.model.stems import (
     TextStem,
     VectorStem,
     VideoSummary,
-    from_grids,
-    to_grids,
 )
-from wam.model.video import ConvHead, ConvStem, PatchHead, PatchStem
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
 from wam.tokenizers.video import VideoTokenizer, to_signed, to_unit
@@ -56,6 +54,7 @@ class JointNetwork(nn.Module):
         self.edges = nn.ModuleDict()
         self.stems = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.videos = nn.ModuleDict()
         self.video_summaries = nn.ModuleDict()
         latent_size = config.image_size // video.spatial
         for s, c in config.streams.items():
@@ -93,36 +92,21 @@ class JointNetwork(nn.Module):
 
     def _make_video(self, stream: str, size: int, channels: int, width: int, condition_width: int) -> None:
         c = self.config.streams[stream]
-        if c.stem not in ("conv", "patch"):
-            raise expected("stem conv or patch", got=f"{c.stem!r} for {stream!r}", do="choose one of the two")
-        inputs = channels * c.tubelet + (channels if stream in self.table.skips else 0)
-        stem: ConvStem | PatchStem
-        if c.stem == "conv":
-            stem = ConvStem(inputs, size=size, grid=c.grid, base=c.stem_width, width=width, fold=c.fold)
-        else:
-            stem = PatchStem(inputs, size=size, grid=c.grid, width=width)
-        self.stems[stream] = stem
+        ends = VideoEnds(
+            c,
+            size=size,
+            channels=channels,
+            views=self.config.views,
+            width=width,
+            condition_width=condition_width,
+            beside=stream in self.table.skips,
+            predicts=stream in self.config.noisy,
+        )
+        self.videos[stream] = ends
         if any(stream in self.table.modulators(s, self.config.streams) for s in self.config.streams):
             frames = 1 if stream == "observation" else len(self.config.future) // c.tubelet
             self.video_summaries[stream] = VideoSummary(
-                frames * self.config.views * c.grid**2, width=width, condition_width=condition_width
-            )
-        self.register_parameter(f"{stream}_views", nn.Parameter(0.02 * torch.randn(self.config.views, width)))
-        if stream not in self.config.noisy:
-            return
-        outputs = channels * c.tubelet
-        if c.stem == "conv":
-            self.heads[stream] = ConvHead(
-                outputs,
-                grid=c.grid,
-                skip_widths=stem.skip_widths,
-                width=width,
-                condition_width=condition_width,
-                fold=c.fold,
-            )
-        else:
-            self.heads[stream] = PatchHead(
-                outputs, size=size, grid=c.grid, width=width, condition_width=condition_width
+                frames * ends.groups * c.grid**2, width=width, condition_width=condition_width
             )
 
     def chunk_shape(self, stream: str) -> tuple[int, int]:
@@ -131,6 +115,9 @@ class JointNetwork(nn.Module):
         return {"action": (c.action_dim, c.chunk), "latent_action": (c.latent_action_dim, c.chunk), "value": (1, 1)}[
             stream
         ]
+
+    def _ends(self, stream: str) -> VideoEnds:
+        return cast(VideoEnds, self.videos[stream])
 
     # context ----------------------------------------------------------------------------------------------------
 
@@ -264,17 +251,18 @@ class JointNetwork(nn.Module):
     ) -> StreamInput:
         """Latents (B, V, T, h, w, c) of observed frames at `times` (T,), in dataset frames; the newest frame's summary
         joins `summaries`."""
-        size, views, frames = latents.shape[:3]
-        tokens, _ = self.stems["observation"](to_grids(latents, 1))
-        h = rearrange(tokens, "(b t v) l d -> b t v l d", b=size, v=views) + self.observation_views[:, None]
+        size, _, frames = latents.shape[:3]
         if view_mask is not None:
-            h = h * view_mask[:, None, :, None, None]
+            latents = latents * view_mask[:, :, None, None, None, None]
+        ends = self._ends("observation")
+        condition = self._condition("observation", summaries, size)
+        h, _ = ends.embed(latents, condition)
         if "observation" in self.video_summaries:
             summaries["observation"] = self.video_summaries["observation"](h[:, -1].flatten(1, 2))
         return StreamInput(
             h=h.flatten(1, 3),
-            condition=self._condition("observation", summaries, size),
-            rotary=self._rotary(grid_positions(times, self.config.streams["observation"].grid, views), latents.device),
+            condition=condition,
+            rotary=self._rotary(grid_positions(times, ends.config.grid, ends.groups), latents.device),
             frames=frames,
         )
 
@@ -310,16 +298,20 @@ class JointNetwork(nn.Module):
         size = context.size
         embedded = {s: self.clock(clocks[s]) for s in signals}
         tokens: dict[str, Tensor] = {}
+        conditions: dict[str, Tensor] = {}
+        features: dict[str, Sequence[Tensor]] = {}
         summaries = dict(context.summaries)
-        features: dict[str, list[Tensor]] = {}
-        for s, signal in signals.items():
-            if self.config.streams[s].kind == "chunk":
-                tokens[s], summaries[s] = self.stems[s](signal, embedded[s][:, 0], context.embodiment)
-            else:
-                tokens[s], features[s] = self._embed_video(s, signal, context.present)
-                if s in self.video_summaries:
-                    summaries[s] = self.video_summaries[s](tokens[s], embedded[s].mean(1))
-        conditions = {s: self._condition(s, summaries, size, embedded[s]) for s in signals}
+        chunks, videos = ([s for s in signals if (s in self.videos) == video] for video in (False, True))
+        for s in chunks:
+            tokens[s], summaries[s] = self.stems[s](signals[s], embedded[s][:, 0], context.embodiment)
+        for s in videos:  # after the chunks, whose summaries already steer a video's stem
+            conditions[s] = self._condition(s, summaries, size, embedded[s])
+            h, features[s] = self._ends(s).embed(signals[s], conditions[s], present=context.present, clock=clocks[s])
+            tokens[s] = h.flatten(1, 3)
+            if s in self.video_summaries:
+                summaries[s] = self.video_summaries[s](tokens[s], embedded[s].mean(1))
+        for s in chunks:
+            conditions[s] = self._condition(s, summaries, size, embedded[s])
         inputs = {
             s: StreamInput(
                 h=tokens[s],
@@ -331,7 +323,13 @@ class JointNetwork(nn.Module):
         }
         h, _ = self.transformer(inputs, self.table, context=context.caches)
         return {
-            s: self._predict_video(s, h[s], features[s], conditions[s], context.present, signal)
+            s: self._ends(s).predict(
+                h[s],
+                features[s],
+                conditions[s],
+                present=context.present,
+                times=signal.shape[2] // self.config.streams[s].tubelet,
+            )
             if s in features
             else self.heads[s](h[s][:, : signal.shape[1]], conditions[s], context.embodiment)
             for s, signal in signals.items()
@@ -341,32 +339,6 @@ class JointNetwork(nn.Module):
         c = self.config.streams[stream]
         if c.kind == "video":
             offsets = torch.tensor(self.config.future, dtype=torch.float32).reshape(-1, c.tubelet).mean(1)
-            return grid_positions(time + offsets, c.grid, self.config.views)
+            return grid_positions(time + offsets, c.grid, self._ends(stream).groups)
         times = torch.arange(signal.shape[1] + c.registers).clamp(max=signal.shape[1] - 1) + time
         return chunk_positions(times)
-
-    def _embed_video(self, stream: str, signal: Tensor, present: Tensor) -> tuple[Tensor, list[Tensor]]:
-        c = self.config.streams[stream]
-        grids = to_grids(signal, c.tubelet)
-        times = signal.shape[2] // c.tubelet
-        if stream in self.table.skips:
-            beside = to_grids(present.expand(-1, -1, times, -1, -1, -1), 1)
-            grids = torch.cat([grids, beside], dim=1)
-        tokens, features = self.stems[stream](grids)
-        views = getattr(self, f"{stream}_views")
-        h = rearrange(tokens, "(b t v) l d -> b t v l d", t=times, v=signal.shape[1]) + views[:, None]
-        return h.flatten(1, 3), features
-
-    def _predict_video(
-        self, stream: str, h: Tensor, features: list[Tensor], condition: Tensor, present: Tensor, signal: Tensor
-    ) -> Tensor:
-        """An x0 prediction is the present plus what the head says has changed: it starts as a copy."""
-        c = self.config.streams[stream]
-        views, times = signal.shape[1], signal.shape[2] // c.tubelet
-        tokens = rearrange(h, "b (t v l) d -> (b t v) l d", t=times, v=views)
-        per_picture = condition.expand(-1, times, -1).repeat_interleave(views, dim=1).flatten(0, 1)
-        grids = self.heads[stream](tokens, features, nn.functional.silu(per_picture))
-        change = from_grids(grids, views=views, times=times, tubelet=c.tubelet).float()
-        if c.predicts == "x0" and stream in self.table.skips:
-            return present + change
-        return change

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from wam.tokenizers.text import TextEncoder
@@ -152,12 +151,3 @@ class ChunkHead(nn.Module):
         shift, scale = self.to_shift_scale(nn.functional.silu(condition)).chunk(2, dim=-1)
         read = self.read_out(self.read(condition), embodiment).unflatten(-1, (-1, self.dim))[:, 0, : h.shape[1]]
         return read + self.project(torch.addcmul(shift, self.norm(h), 1 + scale), embodiment)
-
-
-def to_grids(frames: Tensor, tubelet: int) -> Tensor:
-    """(B, V, T, H, W, C) -> (B T/p V, p C, H, W): one picture per view and tubelet, in (t v) order."""
-    return rearrange(frames, "b v (t p) h w c -> (b t v) (p c) h w", p=tubelet)
-
-
-def from_grids(grids: Tensor, *, views: int, times: int, tubelet: int) -> Tensor:
-    return rearrange(grids, "(b t v) (p c) h w -> b v (t p) h w c", v=views, t=times, p=tubelet)

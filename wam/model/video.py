@@ -54,9 +54,21 @@ class ConvStem(nn.Module):
     """Pictures (P, C, H, W) -> tokens (P, grid * grid, D) and the finer features, coarsest last.
 
     fold: convolutions work on fold x fold pixels folded into channels, which loses nothing and costs a fraction.
+    blocks: a modulated residual block at each resolution, so that what the stream is told already steers its features.
     """
 
-    def __init__(self, channels: int, *, size: int, grid: int, base: int, width: int, fold: int = 2) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        size: int,
+        grid: int,
+        base: int,
+        width: int,
+        condition_width: int,
+        fold: int = 2,
+        blocks: bool = False,
+    ) -> None:
         super().__init__()
         self.fold = fold
         widths = level_widths(size // fold, grid, base)
@@ -74,11 +86,16 @@ class ConvStem(nn.Module):
             nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, width, 3, padding=1)
         )
         self.skip_widths = [base, *(2 * width for width in widths)]
+        self.blocks = nn.ModuleList(
+            FilmBlock(width, width, condition_width=condition_width) for width in self.skip_widths if blocks
+        )
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features = [self.first(F.pixel_unshuffle(pictures, self.fold))]
-        for step in self.steps:
-            features.append(step(features[-1]))
+    def forward(self, pictures: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """condition (P, condition width), already through its activation; it modulates the blocks, if there are any."""
+        features: list[Tensor] = []
+        for level, step in enumerate([self.first, *self.steps]):
+            h = step(features[-1] if level else F.pixel_unshuffle(pictures, self.fold))
+            features.append(self.blocks[level](h, condition) if len(self.blocks) else h)
         return rearrange(self.to_tokens(features[-1]), "p d h w -> p (h w) d"), features
 
 
@@ -133,7 +150,7 @@ class PatchStem(nn.Module):
         self.patch = size // grid
         self.project = nn.Linear(channels * self.patch**2, width)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, pictures: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
         patches = rearrange(pictures, "p c (h i) (w j) -> p (h w) (i j c)", i=self.patch, j=self.patch)
         return self.project(patches), []
 

@@ -178,10 +178,14 @@ class WorldActionModel(nn.Module):
             final = integrate_with_schedulers(velocity, start, schedulers)
             ends = dict.fromkeys(want, 0.0)
         else:
-            laid = {s: sampling_clocks(steps, shift=1.0).to(device) for s in want} | dict(clocks or {})
+            laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
             final = integrate(velocity, start, laid, sampler=sampler)
             ends = {s: float(laid[s][-1]) for s in want}
         return self._finish(final, ends, context.present)
+
+    def _sampling_clocks(self, stream: str, steps: int) -> Tensor:
+        """Few steps go where training's clocks were: both are shifted alike (SD3)."""
+        return sampling_clocks(steps, shift=self.config.streams[stream].clock.shift)
 
     def _velocity(
         self, context: Context, signals: Signals, clocks: Mapping[str, Tensor], want: Sequence[str]

@@ -94,7 +94,8 @@ class RayCaster:
 
     def _scene(self, view: _View) -> _Cast:
         """Depth (H W,) and geom index (H W,) of the nearest geom; what cannot move is cast once and kept."""
-        fixed = self.data.geom_xpos[self._fixed].tobytes() + self.data.geom_xmat[self._fixed].tobytes()
+        shown = self._fixed & _VISIBLE_GROUPS[self.model.geom_group, 0].astype(bool)  # not the unseen mocap bodies
+        fixed = self.data.geom_xpos[shown].tobytes() + self.data.geom_xmat[shown].tobytes()
         if view.fixed_key != fixed:
             groups = self.model.geom_group.copy()
             self.model.geom_group[~self._fixed] = _HIDDEN_GROUP

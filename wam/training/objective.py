@@ -71,11 +71,26 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
     for group in groups:
         label = "" if len(group.streams) > 1 or len(groups) == 1 else "_alone"
         video = any(config.streams[s].kind == "video" for s in group.streams)
-        draws = 1 if video else config.draws
-        for s, loss in _group_losses(model, batch, context.expand(draws), clean, group, play, draws, generator).items():
+        if video:
+            rows = video_rows(play, config.video_share if len(groups) > 1 else 1.0).to(device)
+            part = {s: clean[s][rows] for s in group.streams}
+            found = _group_losses(
+                model, batch[rows.tolist()], context.take(rows), part, group, play[rows.cpu()], 1, generator
+            )
+        else:
+            draws = config.draws
+            found = _group_losses(model, batch, context.expand(draws), clean, group, play, draws, generator)
+        for s, loss in found.items():
             losses[f"{s}{label}"] = loss
             total = total + config.streams[s].loss_weight * loss
     return {"loss": total, **losses}
+
+
+def video_rows(play: Tensor, share: float) -> Tensor:
+    """Indices (N,) of the windows that passes with video run on: `share` of the batch, play (B,) first, which teaches
+    a policy nothing. The rest of the batch teaches the policy alone, at a fraction of the price."""
+    count = max(1, round(share * len(play)))
+    return play.to(torch.uint8).argsort(descending=True, stable=True)[:count].sort().values
 
 
 def _group_losses(
@@ -109,7 +124,7 @@ def _group_losses(
     counts: dict[str, Tensor] = {}
     for s in group.streams:
         clocks[s] = torch.stack([d[s] for d in drawn])[chosen, torch.arange(size)].to(device)
-        wanted = torch.tensor([row.clocks[s] in ("draw", "shared") for row in group.rows])[chosen]
+        wanted = torch.tensor([row.loss_scale * (row.clocks[s] in ("draw", "shared")) for row in group.rows])[chosen]
         counts[s] = (wanted * row_weight).to(device)
         if s == "action" and batch.action_mask is not None:  # rows of a mixture that have no action say nothing
             unknown = ~batch.action_mask.any(1).repeat_interleave(draws)
@@ -129,9 +144,10 @@ def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:
     """Mean squared error of each row over its real entries: (B,)."""
     mask = None
     if stream in ("action", "latent_action") and batch.action_mask is not None:
-        mask = batch.action_mask.float().repeat_interleave(draws, 0)[:, :, None].expand_as(error)
+        per_step, mask = error.mean(2), batch.action_mask
     elif stream == "future" and batch.future_mask is not None and error.shape[2] == batch.future_mask.shape[1]:
-        mask = batch.future_mask.float().repeat_interleave(draws, 0)[:, None, :, None, None, None].expand_as(error)
+        per_step, mask = error.mean((1, 3, 4, 5)), batch.future_mask
     if mask is None:
         return error.flatten(1).mean(1)
-    return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+    weight = mask.float().repeat_interleave(draws, 0)
+    return (per_step * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -204,6 +204,8 @@ def _part(name: str) -> str:
     if path[0] in ("stems", "heads"):
         inner = "text encoder" if path[1:3] == ["text", "encoder"] else f"{path[0][:-1]}, {path[1]}"
         return inner
+    if path[0] == "videos":
+        return f"{'head' if path[2] == 'head' else 'stem'}, {path[1]}"
     return path[0].replace("_", " ")
 
 

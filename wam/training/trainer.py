@@ -30,6 +30,7 @@ from wam.progress import Progress, duration
 from wam.settings import save_settings, to_plain
 from wam.training.config import TrainConfig
 from wam.training.ema import Ema
+from wam.training.memory import keep_freed_memory
 from wam.training.stage import Stage, make_stage
 from wam.training.state import (
     last_checkpoint,
@@ -83,6 +84,7 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 def train(config: TrainConfig, *, resume: bool = True, stage: Stage | None = None) -> TrainResult:
     """Run a stage to its end, from its newest checkpoint if there is one and `resume` is set."""
     config.validate()
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

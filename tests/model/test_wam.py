@@ -7,6 +7,7 @@ import torch
 
 from tests.model.conftest import make_batch, make_model
 from wam.contracts import Batch, WamError
+from wam.diffusion.clocks import ClockConfig, sampling_clocks
 from wam.model.config import StreamConfig
 
 METHODS = ("policy", "imagine", "forward_dynamics", "inverse_dynamics", "joint")
@@ -109,6 +110,18 @@ def test_decoupled_clocks_may_leave_the_future_noisy(batch: Batch) -> None:
     clocks = {"future": torch.tensor([1.0, 0.9, 0.8]), "action": torch.tensor([1.0, 0.5, 0.0])}
     sample = make_model().joint(batch, clocks=clocks)
     assert sample.clocks == {"future": pytest.approx(0.8), "action": 0.0}
+
+
+@torch.no_grad()
+def test_steps_are_laid_by_the_sampling_shift(batch: Batch) -> None:
+    """A shift given in the config equals clocks given by hand, and 0 falls back to the shift of training."""
+    laid = sampling_clocks(3, shift=5.0)
+    assert laid[1] > 0.85, "even steps would put the second at two thirds"
+    for clock in (ClockConfig(sampling_shift=5.0), ClockConfig(shift=5.0), ClockConfig(shift=2.0, sampling_shift=5.0)):
+        model = make_model()
+        model.config.streams["future"].clock = clock
+        found = model.imagine(batch, steps=3).future
+        torch.testing.assert_close(found, model.imagine(batch, clocks={"future": laid}).future)
 
 
 def test_a_patch_stem_serves_too(batch: Batch) -> None:

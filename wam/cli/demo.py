@@ -29,7 +29,7 @@ class DemoConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    play_share: float = 0.25
+    play_share: float = 0.3
 
 
 def run_demo(config: DemoConfig, output: Path) -> int:

@@ -66,7 +66,7 @@ def default_streams() -> dict[str, StreamConfig]:
             kind="video",
             predicts="x0",
             tubelet=2,
-            clock=ClockConfig(shift=5.0, full_noise=0.4),
+            clock=ClockConfig(full_noise=0.6, sampling_shift=5.0),
             loss_weight=40.0,
             grid=4,
             stem_width=48,
@@ -85,10 +85,10 @@ def default_conditionals() -> list[ConditionalConfig]:
     row = ConditionalConfig
     return [
         row(name="policy", weight=1.0, play=0.05, loss_scale=3.0, clocks={"action": "draw", "future": "dropped"}),
-        row(name="forward_dynamics", weight=0.35, play=0.5, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.25, play=0.45, loss_scale=2.0, clocks={"action": "draw", "future": "clean"}),
-        row(name="imagine", weight=0.25, play=0.01, clocks={"action": "noise", "future": "draw"}),
-        row(name="joint", weight=0.15, play=0.04, clocks={"action": "draw", "future": "draw"}),
+        row(name="forward_dynamics", weight=0.35, play=0.53, clocks={"action": "clean", "future": "draw"}),
+        row(name="inverse_dynamics", weight=0.3, play=0.43, clocks={"action": "draw", "future": "clean"}),
+        row(name="imagine", weight=0.2, play=0.01, clocks={"action": "noise", "future": "draw"}),
+        row(name="joint", weight=0.15, play=0.03, clocks={"action": "draw", "future": "draw"}),
     ]
 
 
@@ -97,7 +97,8 @@ class ModelConfig:
     """Streams, visibility and sizes of one world-action model.
 
     width, depth, heads, head_dim: of the transformer; head count and head size are shared by all streams so that
-    attention can join them, widths may differ. views, history, future, chunk: V, observed T, future frame offsets (in
+    attention can join them, widths may differ. condition_width: of the vector in which a stream's clock and all that
+    modulates it are summed. views, history, future, chunk: V, observed T, future frame offsets (in
     dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
     hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
@@ -106,6 +107,7 @@ class ModelConfig:
     """
 
     width: int = 128
+    condition_width: int = 256
     depth: int = 3
     heads: int = 4
     head_dim: int = 32

@@ -39,7 +39,7 @@ class JointNetwork(nn.Module):
         config.validate()
         self.config, self.table = config, table_from(config.visibility)
         self.video_tokenizer = video
-        W = self.condition_width = config.width
+        W = self.condition_width = config.condition_width
         widths = {s: config.stream_width(s) for s in config.streams}
         self.transformer = JointTransformer(
             widths=widths,

@@ -184,8 +184,8 @@ class WorldActionModel(nn.Module):
         return self._finish(final, ends, context.present)
 
     def _sampling_clocks(self, stream: str, steps: int) -> Tensor:
-        """Few steps go where training's clocks were: both are shifted alike (SD3)."""
-        return sampling_clocks(steps, shift=self.config.streams[stream].clock.shift)
+        clock = self.config.streams[stream].clock
+        return sampling_clocks(steps, shift=clock.sampling_shift or clock.shift)
 
     def _velocity(
         self, context: Context, signals: Signals, clocks: Mapping[str, Tensor], want: Sequence[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,10 +15,18 @@ from wam.model.synthetic import synthetic_batch
 from wam.model.wam import WorldActionModel
 
 
+def bench_config(**changes: Any) -> ModelConfig:
+    """The default model with a future of 8 x 8 tokens for each view. The demo joins its views to be quick, and holds so
+    few tokens that Python's overhead would be timed in place of the design."""
+    config = ModelConfig(**changes)
+    config.streams["future"].grid, config.streams["future"].join_views = 8, False
+    return config
+
+
 def make_model(config: ModelConfig | None, device: torch.device) -> WorldActionModel:
-    """A model of the default size, or of the given config; its weights are random, which costs the same."""
+    """A model of the benches' size, or of the given config; its weights are random, which costs the same."""
     torch.manual_seed(0)
-    return WorldActionModel(config or ModelConfig()).to(device).eval()
+    return WorldActionModel(config or bench_config()).to(device).eval()
 
 
 def bench_conditionals(
@@ -101,7 +110,7 @@ def bench_rollout(
 ) -> BenchResult:
     """per_frame_ratio: what a frame costs once `frames` have been imagined, over what it costs once `few` have."""
     device = device or default_device()
-    model = make_model(config or ModelConfig(visibility="causal", history=4), device)
+    model = make_model(config or bench_config(visibility="causal", history=4), device)
     early = Rollout(model, synthetic_batch(model.config, 1).to(device), steps=steps)
     per_chunk = len(model.config.future)
     chunks = max(1, few // per_chunk)

@@ -29,14 +29,14 @@ class PlainTransformer(nn.Module):
                 width=config.width,
                 heads=config.heads,
                 head_dim=config.head_dim,
-                condition_width=config.width,
+                condition_width=config.condition_width,
                 mlp_ratio=config.streams["future"].mlp_ratio,
             )
             for _ in range(config.depth)
         )
 
     def forward(self, h: Tensor, condition: Tensor, rotary: Rotary) -> Tensor:
-        """h (B, L, D), condition (B, 1, D)."""
+        """h (B, L, D), condition (B, 1, condition width)."""
         condition = F.silu(condition)
         for block in self.blocks:
             assert isinstance(block, NativeExpert)
@@ -78,13 +78,14 @@ def stream_inputs(network: JointNetwork, batch_size: int, device: torch.device) 
 def bench_step(
     *,
     config: ModelConfig | None = None,
-    batch_size: int = 16,
+    batch_size: int = 48,
     precisions: Sequence[str] = ("bf16", "fp32"),
     repeats: int = 21,
     device: torch.device | None = None,
 ) -> BenchResult:
     """step_ratio: forward and backward of all streams through the joint transformer over the plain one, in the first of
-    `precisions` (training's default); the others stand in the detail."""
+    `precisions` (training's default); the others stand in the detail. batch_size: the windows with video of a step of the
+    demo; fewer cost more each, since every stream has its own calls."""
     device = device or default_device()
     model = make_model(config, device)
     network, c = model.network, model.config
@@ -93,7 +94,7 @@ def bench_step(
     plain = PlainTransformer(c).to(device).train()
     tokens = sum(x.h.shape[1] for x in inputs.values())
     h = torch.randn(batch_size, tokens, c.width, device=device, requires_grad=True)
-    condition = torch.randn(batch_size, 1, c.width, device=device, requires_grad=True)
+    condition = torch.randn(batch_size, 1, c.condition_width, device=device, requires_grad=True)
     rotary = rotary_table(chunk_positions(torch.arange(tokens)).to(device), c.head_dim)
     detail = {}
     for precision in precisions:

@@ -100,11 +100,11 @@ def test_the_plain_transformer_is_the_joint_one_with_a_single_stream() -> None:
         depth=config.depth,
         heads=config.heads,
         head_dim=config.head_dim,
-        condition_width=config.width,
+        condition_width=config.condition_width,
         mlp_ratios={"future": config.streams["future"].mlp_ratio},
     )
     joint.experts["future"].load_state_dict(plain.blocks.state_dict())
-    h, condition = torch.randn(2, 9, config.width), torch.randn(2, 1, config.width)
+    h, condition = torch.randn(2, 9, config.width), torch.randn(2, 1, config.condition_width)
     rotary = rotary_table(chunk_positions(torch.arange(9)), config.head_dim)
     alone = VisibilityTable(sees={"future": {"future": "yes"}})
     out, _ = joint({"future": StreamInput(h=h, condition=condition, rotary=rotary)}, alone)
@@ -115,7 +115,7 @@ def test_the_step_benchmark_runs_the_very_tokens_of_the_model() -> None:
     config = tiny()
     inputs = stream_inputs(WorldActionModel(config).network, 2, CPU)
     lengths = {s: x.h.shape[1] for s, x in inputs.items()}
-    assert lengths == {"text": 12, "observation": 32, "state": 1, "future": 32, "action": 12}
+    assert lengths == {"text": 12, "observation": 16, "state": 1, "future": 16, "action": 12}
     assert all(x.h.requires_grad for x in inputs.values())
 
 
@@ -139,7 +139,7 @@ def test_what_was_measured_against_lerobot_joins_the_loader(tmp_path: Path) -> N
     measured = tmp_path / "lerobot.json"
     with pytest.raises(WamError, match="make bench-lerobot"):
         run_bench("loader", **SMALL["loader"], lerobot=measured)
-    measured.write_text('{"lerobot_speedup": 2.5, "lerobot_version": "0.4.0"}')
+    measured.write_text('{"figures": {"lerobot_speedup": 2.5}, "lerobot_version": "0.4.0"}')
     result = run_bench("loader", **SMALL["loader"], lerobot=measured)
     assert result.figures["lerobot_speedup"] == 2.5
     assert "lerobot_speedup" in result.missed

@@ -121,7 +121,7 @@ def _windows_per_second(windows: WindowDataset, batch_size: int, seconds: float)
 def _measured(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-        return {**found, "lerobot_speedup": float(found["lerobot_speedup"])}
+        return {**found, "lerobot_speedup": float(found["figures"]["lerobot_speedup"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise expected(
             f"a comparison with LeRobot at {path}", got=error, do="run `make bench-lerobot` first"

@@ -22,7 +22,7 @@ class VideoEnds(nn.Module):
 
     G, the pictures per tubelet, is V, or 1 where the config joins the views in channels. beside: the present frame
     enters with the signal, and an x0 prediction starts as its copy; with `warp` the copy is first moved by a predicted
-    flow (Finn et al. 2016), which draws a moved object as sharp as it was.
+    flow (Finn et al. 2016), so that what moved need not be painted anew.
     """
 
     head: ConvHead | PatchHead | None

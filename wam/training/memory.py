@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Ask glibc to keep what is freed, since the next step wants it again.
 
     Each step of a training allocates the same large tensors; handed back to the system and taken anew, every page of
-    them faults once a step, which is a sixth of a small model's time. Returns whether the C library took the advice.
+    them faults once a step. Returns whether the C library took the advice.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.model.conftest import make_batch, make_model
 from wam.contracts import Batch, WamError
 from wam.model.config import ModelConfig, default_conditionals
-from wam.training.objective import group_conditionals, joint_losses, video_rows
+from wam.training.objective import group_conditionals, joint_losses, scrambled, video_rows
 
 
 def losses(model: object, batch: Batch) -> dict[str, float]:
@@ -45,6 +47,33 @@ def test_a_window_left_to_the_policy_teaches_no_video() -> None:
     assert losses(model, batch.replace(future=read)) != before
     acted = batch.replace(action=batch.action.flip(1))  # type: ignore[union-attr]
     assert losses(model, acted)["action_alone"] != before["action_alone"]
+
+
+def test_words_are_scrambled_at_their_rate_and_only_where_there_are_several() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sentence = "turn the faucet on"
+    assert scrambled(sentence, 0.0, generator) == sentence
+    assert scrambled("play", 1.0, generator) == "play"
+    drawn = [scrambled(sentence, 0.25, generator).split() for _ in range(400)]
+    kept = sum(word == own for words in drawn for word, own in zip(words, sentence.split(), strict=True))
+    assert 0.7 < kept / 1600 < 0.8
+    nonsense = {word for words in drawn for word in words} - set(sentence.split())
+    assert len(nonsense) > 300  # not one word that could be learned to mean something
+
+
+@torch.no_grad()
+def test_only_a_text_encoder_that_is_learned_here_hears_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = make_model(word_noise=1.0, text_dropout=0.0), make_batch(4)
+    batch = batch.replace(instruction=("turn the faucet on",) * 4)
+    heard: list[str] = []
+    stem = model.network.stems["text"]
+    monkeypatch.setattr(stem, "forward", lambda s, own=stem.forward: (heard.extend(s), own(s))[1])
+    losses(model, batch)
+    assert all(set(sentence.split()).isdisjoint({"turn", "the", "faucet", "on"}) for sentence in heard)
+    heard.clear()
+    model.config.text = replace(model.config.text, kind="pretrained")
+    losses(model, batch)
+    assert set(heard) == {"turn the faucet on"}
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -65,6 +67,24 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_weights(
         [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("whole", "parts")
     ]
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
+
+
+def test_a_run_killed_outright_goes_on_from_its_last_checkpoint_to_the_same_weights(toy: Path, tmp_path: Path) -> None:
+    train(toy_config(toy, tmp_path / "whole"))
+    parts = toy_config(toy, tmp_path / "parts")
+    save_settings(parts, tmp_path / "parts.yaml")
+    code = (
+        "import torch, tests.training.test_trainer as t; from wam.settings import load_settings; from pathlib import Path;"
+        f"c = load_settings(t.TrainConfig, Path({str(tmp_path / 'parts.yaml')!r})); torch.manual_seed(0);"
+        "t.train(c, stage=t.StopAfter(t.JointStage(c), 5, t.signal.SIGKILL))"
+    )
+    died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    left = last_checkpoint(tmp_path / "parts")
+    assert left is not None
+    assert load_training(left / "training")[1]["step"] == 3
+    train(parts)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_accumulated_batches_resume_too(toy: Path, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ def expand_clock(clock: Tensor, like: Tensor) -> Tensor:
 
 
 def add_noise(x: Tensor, noise: Tensor, clock: Tensor) -> Tensor:
-    sigma = expand_clock(clock, x)
-    return (1 - sigma) * x + sigma * noise
+    return torch.lerp(x, noise, expand_clock(clock, x).to(x.dtype))
 
 
 def target(x: Tensor, noise: Tensor, parametrisation: Parametrisation) -> Tensor:

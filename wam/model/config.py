@@ -84,9 +84,9 @@ def default_conditionals() -> list[ConditionalConfig]:
     """The mixture trained when the config names none. Every row with the same set of present streams runs as one."""
     row = ConditionalConfig
     return [
-        row(name="policy", weight=1.0, play=0.05, loss_scale=3.0, clocks={"action": "draw", "future": "dropped"}),
+        row(name="policy", weight=1.0, play=0.05, loss_scale=2.0, clocks={"action": "draw", "future": "dropped"}),
         row(name="forward_dynamics", weight=0.35, play=0.53, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.3, play=0.43, clocks={"action": "draw", "future": "clean"}),
+        row(name="inverse_dynamics", weight=0.3, play=0.43, loss_scale=1.5, clocks={"action": "draw", "future": "clean"}),
         row(name="imagine", weight=0.2, play=0.01, clocks={"action": "noise", "future": "draw"}),
         row(name="joint", weight=0.15, play=0.03, clocks={"action": "draw", "future": "draw"}),
     ]
@@ -100,7 +100,8 @@ class ModelConfig:
     attention can join them, widths may differ. condition_width: of the vector in which a stream's clock and all that
     modulates it are summed. views, history, future, chunk: V, observed T, future frame offsets (in
     dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
-    hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs.
+    hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs;
+    word_noise replaces words of a sentence by nonsense, so that a text encoder learned here bears words it never met.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
     video learns from all of them.
@@ -125,6 +126,7 @@ class ModelConfig:
     video_share: float = 1.0
     state_dropout: float = 0.05
     text_dropout: float = 0.05
+    word_noise: float = 0.15
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)

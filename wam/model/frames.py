@@ -20,7 +20,8 @@ FLOW_SCALE = 1 / 8
 class VideoEnds(nn.Module):
     """Stem, view embedding and head of one video stream of (B, V, T, h, w, c) signals.
 
-    G, the pictures per tubelet, is V, or 1 where the config joins the views in channels. beside: the present frame
+    G, the pictures per tubelet, is V, or 1 where the config joins the views in channels. Convolutions work on fold x fold
+    pixels folded into channels, which loses nothing and costs a fraction. beside: the present frame
     enters with the signal, and an x0 prediction starts as its copy; with `warp` the copy is first moved by a predicted
     flow (Finn et al. 2016), so that what moved need not be painted anew.
     """
@@ -45,14 +46,14 @@ class VideoEnds(nn.Module):
         self.config, self.channels, self.beside = config, channels, beside
         self.groups = 1 if config.join_views else views
         self.copies = beside and config.predicts == "x0"
-        together = views // self.groups
+        self.fold = config.fold if config.stem == "conv" else 1
+        together = views // self.groups * self.fold**2
         inputs = together * channels * (config.tubelet + beside)
         outputs = together * config.tubelet * (channels + 2 * self.warps)
-        sizes = {"size": size, "grid": config.grid, "width": width}
+        sizes = {"size": size // self.fold, "grid": config.grid, "width": width}
         if config.stem == "conv":
-            finest = {"fold": config.fold, "condition_width": condition_width}
             self.stem: ConvStem | PatchStem = ConvStem(
-                inputs, base=config.stem_width, blocks=config.blocks, **sizes, **finest
+                inputs, base=config.stem_width, blocks=config.blocks, condition_width=condition_width, **sizes
             )
         else:
             self.stem = PatchStem(inputs, **sizes)
@@ -60,7 +61,13 @@ class VideoEnds(nn.Module):
         if not predicts:
             self.head = None
         elif config.stem == "conv":
-            self.head = ConvHead(outputs, grid=config.grid, skip_widths=self.stem.skip_widths, width=width, **finest)
+            self.head = ConvHead(
+                outputs,
+                grid=config.grid,
+                skip_widths=self.stem.skip_widths,
+                width=width,
+                condition_width=condition_width,
+            )
         else:
             self.head = PatchHead(outputs, condition_width=condition_width, **sizes)
 
@@ -81,7 +88,7 @@ class VideoEnds(nn.Module):
         if self.beside and present is not None and clock is not None:
             frames = clock[:, None].expand(-1, times) if clock.ndim == 1 else clock
             shows = 1 - frames.repeat_interleave(self.config.tubelet, 1)[:, None, :, None, None, None]
-            signal = signal - shows.to(signal.dtype) * present
+            signal = torch.addcmul(signal, shows.to(signal.dtype), present, value=-1)
         pictures = self._pictures(signal, self.config.tubelet)
         if self.beside and present is not None:
             shown = present.expand(-1, -1, times, -1, -1, -1)
@@ -99,20 +106,33 @@ class VideoEnds(nn.Module):
         drawn = self.head(tokens, features, self._per_picture(condition, times))
         change = rearrange(
             drawn,
-            "(b t g) (v p c) h w -> b (g v) (t p) h w c",
+            "(b t g) (v p c i j) h w -> b (g v) (t p) (h i) (w j) c",
             t=times,
             g=self.groups,
             p=self.config.tubelet,
             c=self.channels + 2 * self.warps,
+            i=self.fold,
+            j=self.fold,
         ).float()
         if not self.copies:
             return change
         if not self.warps:
             return present + change
-        return warped(present, change[..., self.channels :] * FLOW_SCALE) + change[..., : self.channels]
+        painted, flow = change.split([self.channels, 2], dim=-1)
+        return warped(present, flow * FLOW_SCALE) + painted
 
     def _pictures(self, frames: Tensor, tubelet: int) -> Tensor:
-        return rearrange(frames, "b (g v) (t p) h w c -> (b t g) (v p c) h w", g=self.groups, p=tubelet)
+        """Frames (B, V, T, h, w, c) as folded pictures, already in the precision that the convolutions run in."""
+        if torch.is_autocast_enabled(frames.device.type):
+            frames = frames.to(torch.get_autocast_dtype(frames.device.type))
+        return rearrange(
+            frames,
+            "b (g v) (t p) (h i) (w j) c -> (b t g) (v p c i j) h w",
+            g=self.groups,
+            p=tubelet,
+            i=self.fold,
+            j=self.fold,
+        )
 
     def _per_picture(self, condition: Tensor, times: int) -> Tensor:
         """(B, 1 or T, W) -> (B T G, W), through its activation."""

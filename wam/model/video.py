@@ -53,7 +53,6 @@ def level_widths(size: int, grid: int, base: int) -> list[int]:
 class ConvStem(nn.Module):
     """Pictures (P, C, H, W) -> tokens (P, grid * grid, D) and the finer features, coarsest last.
 
-    fold: convolutions work on fold x fold pixels folded into channels, which loses nothing and costs a fraction.
     blocks: a modulated residual block at each resolution, so that what the stream is told already steers its features.
     """
 
@@ -66,13 +65,11 @@ class ConvStem(nn.Module):
         base: int,
         width: int,
         condition_width: int,
-        fold: int = 2,
         blocks: bool = False,
     ) -> None:
         super().__init__()
-        self.fold = fold
-        widths = level_widths(size // fold, grid, base)
-        self.first = nn.Conv2d(channels * fold**2, base, 3, padding=1)
+        widths = level_widths(size, grid, base)
+        self.first = nn.Conv2d(channels, base, 3, padding=1)
         steps, last = [], base
         for outputs in [2 * width for width in widths]:
             steps.append(
@@ -94,7 +91,7 @@ class ConvStem(nn.Module):
         """condition (P, condition width), already through its activation; it modulates the blocks, if there are any."""
         features: list[Tensor] = []
         for level, step in enumerate([self.first, *self.steps]):
-            h = step(features[-1] if level else F.pixel_unshuffle(pictures, self.fold))
+            h = step(features[-1] if level else pictures)
             features.append(self.blocks[level](h, condition) if len(self.blocks) else h)
         return rearrange(self.to_tokens(features[-1]), "p d h w -> p (h w) d"), features
 
@@ -110,10 +107,8 @@ class ConvHead(nn.Module):
         skip_widths: Sequence[int],
         width: int,
         condition_width: int,
-        fold: int = 2,
     ) -> None:
         super().__init__()
-        self.fold = fold
         self.grid = grid
         self.norm = nn.LayerNorm(width, eps=1e-6)
         narrow, blocks, last = [], [], width
@@ -123,7 +118,7 @@ class ConvHead(nn.Module):
             last = skip
         self.narrow, self.blocks = nn.ModuleList(narrow), nn.ModuleList(blocks)
         self.last = nn.Sequential(
-            nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels * fold**2, 3, padding=1)
+            nn.GroupNorm(math.gcd(8, last), last), nn.SiLU(), nn.Conv2d(last, channels, 3, padding=1)
         )
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
@@ -135,7 +130,7 @@ class ConvHead(nn.Module):
             if h.shape[-1] != feature.shape[-1]:
                 h = F.interpolate(h, scale_factor=2, mode="nearest")
             h = block(h + feature, condition)
-        return F.pixel_shuffle(self.last(h), self.fold)
+        return self.last(h)
 
 
 class PatchStem(nn.Module):

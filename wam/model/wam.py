@@ -92,17 +92,19 @@ class WorldActionModel(nn.Module):
                 changes[name] = normalizer.normalize(value)
         return batch.replace(**changes)
 
-    def signals(self, batch: Batch) -> Signals:
-        """The clean signal of every noisy stream that the (normalised) batch has."""
+    def available(self, batch: Batch) -> tuple[str, ...]:
+        """The noisy streams that the batch has a signal of."""
+        return tuple(s for s in self.config.noisy if getattr(batch, s, None) is not None)
+
+    def signals(self, batch: Batch, streams: Sequence[str] | None = None) -> Signals:
+        """The clean signals of these noisy streams, or of every one that the (normalised) batch has."""
         found: Signals = {}
-        if batch.future is not None and "future" in self.config.streams:
-            found["future"] = self.network.encode_future(batch.images, batch.future)
-        for name in ("action", "latent_action"):
+        for name in self.available(batch) if streams is None else streams:
             value = getattr(batch, name)
-            if value is not None and name in self.config.streams:
-                found[name] = value
-        if batch.value is not None and "value" in self.config.streams:
-            found["value"] = batch.value[:, None, None]
+            if name == "future":
+                found[name] = self.network.encode_future(batch.images, value)
+            else:
+                found[name] = value[:, None, None] if name == "value" else value
         return found
 
     def signal_shape(self, stream: str, size: int) -> tuple[int, ...]:

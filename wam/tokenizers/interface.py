@@ -73,7 +73,7 @@ class VideoTokenizer(nn.Module, abc.ABC):
 
 def to_signed(frames: Tensor) -> Tensor:
     """uint8 in 0..255 -> float32 in [-1, 1], any shape."""
-    return frames.float() / 127.5 - 1.0
+    return (frames.float() / 127.5).sub_(1.0)
 
 
 def to_unit(frames: Tensor) -> Tensor:

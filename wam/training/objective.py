@@ -7,7 +7,7 @@ costs one context, one short pass for the policy and one for everything that has
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,13 +52,14 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
     play = torch.zeros(size, dtype=torch.bool) if batch.play is None else batch.play.cpu()
     silent = torch.rand(size, generator=generator) < config.text_dropout
     if batch.instruction:
+        noise = config.word_noise if config.text.kind == "small" else 0.0
+        spoken = [scrambled(sentence, noise, generator) for sentence in batch.instruction]
         batch = batch.replace(
-            instruction=tuple("" if quiet else s for quiet, s in zip(silent.tolist(), batch.instruction, strict=True))
+            instruction=tuple("" if quiet else s for quiet, s in zip(silent.tolist(), spoken, strict=True))
         )
     hide_state = (torch.rand(size, generator=generator) < config.state_dropout).to(device)
     batch = model.normalized(batch)
-    clean = model.signals(batch)
-    groups = group_conditionals(config.conditionals, [s for s in config.noisy if s in clean])
+    groups = group_conditionals(config.conditionals, model.available(batch))
     if not groups:
         raise expected(
             f"a batch with something to denoise among {', '.join(config.noisy)}",
@@ -73,17 +74,25 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
         video = any(config.streams[s].kind == "video" for s in group.streams)
         if video:
             rows = video_rows(play, config.video_share if len(groups) > 1 else 1.0).to(device)
-            part = {s: clean[s][rows] for s in group.streams}
-            found = _group_losses(
-                model, batch[rows.tolist()], context.take(rows), part, group, play[rows.cpu()], 1, generator
-            )
+            part = batch[rows.tolist()]
+            found = _group_losses(model, part, context.take(rows), group, play[rows.cpu()], 1, generator)
         else:
             draws = config.draws
-            found = _group_losses(model, batch, context.expand(draws), clean, group, play, draws, generator)
+            found = _group_losses(model, batch, context.expand(draws), group, play, draws, generator)
         for s, loss in found.items():
             losses[f"{s}{label}"] = loss
             total = total + config.streams[s].loss_weight * loss
     return {"loss": total, **losses}
+
+
+def scrambled(sentence: str, share: float, generator: torch.Generator) -> str:
+    """The sentence with each word replaced, at this rate, by a nonsense word; a sentence of one word stays."""
+    words = sentence.split()
+    if share <= 0 or len(words) < 2:
+        return sentence
+    hit = torch.rand(len(words), generator=generator) < share
+    nonsense = torch.randint(1 << 30, (len(words),), generator=generator)
+    return " ".join(f"#{n}" if h else w for w, h, n in zip(words, hit.tolist(), nonsense.tolist(), strict=True))
 
 
 def video_rows(play: Tensor, share: float) -> Tensor:
@@ -97,7 +106,6 @@ def _group_losses(
     model: WorldActionModel,
     batch: Batch,
     context: Context,
-    clean: Mapping[str, Tensor],
     group: Group,
     play: Tensor,
     draws: int,
@@ -119,7 +127,8 @@ def _group_losses(
         )
         for row in group.rows
     ]
-    x = {s: clean[s].repeat_interleave(draws, 0) for s in group.streams}
+    clean = model.signals(batch, group.streams)
+    x = {s: clean[s] if draws == 1 else clean[s].repeat_interleave(draws, 0) for s in group.streams}
     clocks: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     for s in group.streams:

@@ -136,7 +136,9 @@ class Trainer:
             save_settings(config, self.run_folder / "config.yaml")
             self._trim_metrics()
         if config.tracker != "none":
-            self.accelerator.init_trackers("tensorboard", config={"seed": config.seed, "stage": config.stage})
+            # the project of wandb and trackio; of tensorboard, the folder of the run that its files lie in
+            project = "tensorboard" if config.tracker == "tensorboard" else "wam"
+            self.accelerator.init_trackers(project, config={"seed": config.seed, "stage": config.stage})
         loader = BatchLoader(
             self.stage.mixture, self.sampler, batch_size=config.batch_size, workers=config.data.workers
         )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wam.contracts import WamError
-from wam.settings import build, load_settings, override, save_settings, to_yaml
+from wam.settings import build, load_settings, override, save_settings, to_plain, to_yaml
 
 
 class Precision(enum.Enum):
@@ -47,6 +47,18 @@ class Run:
     by_name: dict[str, Stream] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     threshold: int | float | str = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    width: int = 32
+    depth: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    by_name: dict[str, Layer] = field(default_factory=lambda: {"action": Layer(), "future": Layer()})
+    maybe: Layer | None = field(default_factory=lambda: Layer(depth=2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +127,13 @@ def test_dicts_merge_over_extended_files_and_null_removes_an_entry(tmp_path: Pat
     path = write(tmp_path, "a.yaml", "extends: base.yaml\ntrain: {conditionals: {joint: null, imagine: 2}}\n")
     assert load_settings(Run, path).train.conditionals == {"policy": 3.0, "imagine": 2.0}
     assert load_settings(Run, None, ["train.conditionals.joint=null"]).train.conditionals == {"policy": 0.5}
+
+
+def test_a_dict_of_dataclasses_that_is_given_replaces_the_default_one() -> None:
+    without = build(Streams, {"by_name": {"future": {"width": 8}}, "maybe": {"width": 4}})
+    assert list(without.by_name) == ["future"]
+    assert without.maybe == Layer(width=4, depth=2)  # a dataclass that may be None is still filled up
+    assert build(Streams, to_plain(without)) == without
 
 
 def test_lists_of_dataclasses_are_replaced_by_files_and_reached_by_index(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -162,7 +163,8 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def _fill(kind: Any, default: Any, given: Any) -> Any:
     """`given` with the fields that it lacks taken from `default`, through nested dataclasses but not through dicts."""
-    kind = next((a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)), kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next((a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)), kind)
     if not (dataclasses.is_dataclass(kind) and isinstance(default, Mapping) and isinstance(given, Mapping)):
         return given
     hints = typing.get_type_hints(kind)

@@ -1,8 +1,13 @@
 """What drives a robot is known by what it can do."""
 
 import numpy as np
+import pytest
+import torch
 
+from tests.model.conftest import make_model
+from wam.contracts import Batch, Observation
 from wam.control.policy import Policy
+from wam.control.wam_policy import WamPolicy
 
 
 class Still:
@@ -26,3 +31,57 @@ def test_the_interface_needs_no_torch():
 
     code = "import sys, wam.control.policy; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def seen(value: int) -> Observation:
+    return Observation(
+        images={name: np.full((16, 16, 3), value, np.uint8) for name in ("side", "top")},
+        state=np.zeros(4, np.float32),
+        instruction="open the faucet",
+    )
+
+
+def shown_to(model, monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
+    """What the model is shown at each call: per slot, the grey values of its frames."""
+    calls: list[list[list[int]]] = []
+    policy = model.policy
+
+    def spy(batch: Batch, **options):
+        calls.append(batch.images[:, 0, :, 0, 0, 0].tolist())
+        return policy(batch, **options)
+
+    monkeypatch.setattr(model, "policy", spy)
+    return calls
+
+
+@torch.no_grad()
+def test_a_policy_that_looks_back_gets_the_frames_of_its_own_slot_and_episode(monkeypatch: pytest.MonkeyPatch):
+    model = make_model(visibility="causal", history=3, history_stride=4)
+    calls = shown_to(model, monkeypatch)
+    policy = WamPolicy(model, cameras=("side", "top"), steps=1)
+    policy.act([seen(1), seen(101)])
+    policy.act([seen(2), seen(102)])
+    policy.act([seen(3), seen(103)])
+    policy.act([seen(4)])
+    policy.reset(0)
+    policy.act([seen(5), seen(105)])
+    assert calls == [
+        [[1, 1, 1], [101, 101, 101]],
+        [[1, 1, 2], [101, 101, 102]],
+        [[1, 2, 3], [101, 102, 103]],
+        [[2, 3, 4]],
+        [[5, 5, 5], [102, 103, 105]],
+    ]
+    policy.reset()
+    policy.act([seen(6)])
+    assert calls[-1] == [[6, 6, 6]]
+
+
+@torch.no_grad()
+def test_a_policy_of_one_frame_remembers_nothing(monkeypatch: pytest.MonkeyPatch):
+    model = make_model()
+    calls = shown_to(model, monkeypatch)
+    policy = WamPolicy(model, cameras=("side", "top"), steps=1)
+    policy.act([seen(1)])
+    policy.act([seen(2)])
+    assert calls == [[[1]], [[2]]]

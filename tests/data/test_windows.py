@@ -28,6 +28,7 @@ def _store(toy_root):
 specs = st.builds(
     WindowSpec,
     history=st.integers(1, 4),
+    history_stride=st.integers(1, 3),
     future=st.lists(st.integers(1, 40), max_size=3, unique=True).map(lambda found: tuple(sorted(found))),
     chunk=st.integers(0, 12),
     cameras=st.sampled_from([None, ("top",), ("top", "side"), ("side", "absent")]),
@@ -49,7 +50,7 @@ def test_a_window_is_what_its_episode_says_for_any_spec_and_place(spec, data):
 
     for view, camera in enumerate(dataset.cameras):
         start = 1000 * seed + (500 if camera == "top" else 0)
-        past = [max(present + back, 0) for back in range(1 - spec.history, 1)]
+        past = [max(present + back, 0) for back in spec.history_stride * np.arange(1 - spec.history, 1)]
         ahead = [min(present + offset, last) for offset in spec.future]
         if camera == "absent":
             assert not found["images"][view].any()
@@ -133,7 +134,7 @@ def test_a_cache_that_does_not_fit_in_memory_is_refused_before_decoding(toy, mon
 
 
 def test_what_cannot_be_is_refused_in_one_sentence(toy):
-    for spec in ({"history": 0}, {"chunk": -1}, {"future": (0,)}, {"cameras": ()}):
+    for spec in ({"history": 0}, {"history_stride": 0}, {"chunk": -1}, {"future": (0,)}, {"cameras": ()}):
         with pytest.raises(WamError):
             WindowSpec(**spec)
     with pytest.raises(WamError, match="a camera among"):

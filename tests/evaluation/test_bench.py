@@ -47,6 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "repeats": 1,
         "seconds": 0.1,
     },
+    "curate": {"videos": None, "seconds": 2.0, "repeats": 1, "few": 4, "many": 12},
 }
 
 PROMISED = {
@@ -55,6 +56,11 @@ PROMISED = {
     "rollout": {"per_frame_ratio": Target(value=1.15, at_least=False)},
     "step": {"step_ratio": Target(value=1.15, at_least=False)},
     "loader": {"data_wait_share": Target(value=0.03, at_least=False)},
+    "curate": {
+        "realtime_per_core": Target(value=20.0),
+        "decode_efficiency": Target(value=0.8),
+        "cost_growth": Target(value=1.1, at_least=False),
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""`wam data info | stats | doctor | convert`."""
+"""`wam data info | stats | doctor | convert | curate`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     action.add_argument("--task", help="a sentence for episodes that have none")
     action.add_argument("--skip-damaged", action="store_true")
     action.set_defaults(run=convert)
+    action = actions.add_parser("curate", help="raw video to filtered clips, as a LeRobot v3.0 folder without actions")
+    action.add_argument("sources", nargs="+", metavar="FOLDER", help="or videos, lists (.txt, .jsonl), tar shards")
+    action.add_argument("--output", type=Path, help="folder of the new dataset; the same command goes on there")
+    action.add_argument("--config", type=Path, help="YAML, e.g. configs/data/curate.yaml")
+    action.add_argument("--plan", action="store_true", help="only say what it will take, from a timed sample")
+    action.add_argument("--hours", type=float, help="plan: for so many hours of such video")
+    action.add_argument("--caption", metavar="MODULE:FUNCTION", help="frames (T, H, W, 3) uint8 -> a sentence")
+    action.add_argument(
+        "--embed", metavar="MODULE:FUNCTION", help="frames (T, H, W, 3) uint8 -> numbers, for duplicates"
+    )
+    action.set_defaults(run=curate, overrides=[])
 
 
 def info(options: argparse.Namespace) -> None:
@@ -83,6 +94,37 @@ def convert(options: argparse.Namespace) -> None:
         )
     print("\n".join(found.notes))
     print(f"{found.episodes} episodes, {found.frames} frames of {found.format} in {found.root}")
+
+
+def curate(options: argparse.Namespace) -> None:
+    from wam.contracts import expected
+    from wam.data.curation.config import CurateConfig
+    from wam.data.curation.hooks import load_hooks
+    from wam.data.curation.pipeline import curate as run
+    from wam.data.curation.plan import plan
+    from wam.settings import load_settings
+
+    settings = [word for word in options.sources if "=" in word and not Path(word).exists()]
+    sources = [word for word in options.sources if word not in settings]
+    config = load_settings(CurateConfig, options.config, [*settings, *options.overrides])
+    if options.plan:
+        with Progress("timed", 1) as bar:
+            print(plan(sources, config, hours=options.hours, progress=lambda done, total: _show(bar, done, total)))
+        return
+    if options.output is None:
+        raise expected("--output FOLDER", got="none", do="name the folder of the new dataset, or ask for --plan")
+    hooks = load_hooks(caption=options.caption, embed=options.embed)
+    with Progress("videos", 1) as bar:
+        done = run(sources, options.output, config, hooks=hooks, progress=lambda *shown: _show(bar, *shown))
+    for reason, count in done.rejected.items():
+        print(f"  left out   {count:6d}  {reason}")
+    print(f"{done.episodes} episodes, {done.seconds:.0f} s of {done.raw_seconds:.0f} s of raw video, in {done.root}")
+    print(f"{done.new} clips new in {done.spent:.0f} s; see manifest.parquet and rejected.parquet there")
+
+
+def _show(bar: Progress, done: int, total: int, note: str = "") -> None:
+    bar.total = total
+    bar.update(done, note=note)
 
 
 def _save(path: Path | None, value: object) -> None:

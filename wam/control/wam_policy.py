@@ -36,6 +36,8 @@ def to_batch(observations: Sequence[Observation], cameras: Sequence[str]) -> Bat
 class WamPolicy:
     """Asks a model for its `policy` (the future dropped) or `joint` conditional. chunk: K.
 
+    A model that looks back over several frames gets those that its slot was shown at earlier calls: they are as far apart
+    as in training if as many actions of each chunk are executed as the model's `history_stride`.
     seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
     """
 
@@ -56,16 +58,33 @@ class WamPolicy:
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
         self.device = device
+        self._seen: dict[int, list[torch.Tensor]] = {}
 
     def reset(self, index: int | None = None) -> None:
-        """Nothing is remembered between calls."""
+        """Forget the frames that slot `index`, or every slot, was shown."""
+        if index is None:
+            self._seen.clear()
+        else:
+            self._seen.pop(index, None)
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
-        batch = to_batch(observations, self.cameras).to(self.device)
+        batch = self._with_past(to_batch(observations, self.cameras)).to(self.device)
         actions = getattr(self.model, self.conditional)(batch, **self.options).action.float().cpu().numpy()
         space = self.model.action_space
         return actions if space is None else np.clip(actions, space.low, space.high)
+
+    def _with_past(self, batch: Batch) -> Batch:
+        """The batch of one instant with the frames before it; a slot's first frame stands for those it never saw."""
+        length = self.model.config.history
+        if length == 1:
+            return batch
+        pasts = []
+        for index, frame in enumerate(batch.images.split(1)):
+            seen = [*self._seen.get(index, []), frame][-length:]
+            self._seen[index] = seen
+            pasts.append(torch.cat([seen[0]] * (length - len(seen)) + seen, dim=2))
+        return batch.replace(images=torch.cat(pasts))
 
 
 def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:

@@ -135,7 +135,7 @@ class PyAVReader:
             while True:
                 frame = self._advance(wanted)
                 if frame is not None:
-                    return self._converter.reformat(frame, format="rgb24").to_ndarray()
+                    return self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
                 if key <= 0:
                     raise corrupt(info.path, f"no frame at {wanted * float(info.time_base):.4f} s")
                 key -= 1  # a damaged or mislabelled key frame: start one earlier

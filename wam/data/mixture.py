@@ -32,8 +32,8 @@ class Mixture:
         spec = self.datasets[0].spec
         for dataset, name in zip(self.datasets, self.names, strict=True):
             own = dataset.spec
-            same = (own.history, own.future, own.chunk) == (spec.history, spec.future, spec.chunk)
-            if not same or dataset.image_shape != self.datasets[0].image_shape:
+            times = [(s.history, s.history_stride, s.future, s.chunk) for s in (own, spec)]
+            if times[0] != times[1] or dataset.image_shape != self.datasets[0].image_shape:
                 raise expected(
                     f"one window spec and image size, {spec}", got=f"{own} of {name!r}", do="use one for all"
                 )

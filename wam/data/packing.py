@@ -127,13 +127,14 @@ def _alone(places: Sequence[tuple[int, int] | None]) -> list[bool]:
 def _groups(alone: Sequence[bool], sizes: Sequence[int], *, limit: int) -> Iterator[list[int]]:
     """Neighbours that may be joined, two or more, up to the limit in bytes."""
     group: list[int] = []
+    total = 0
     for place, (free, size) in enumerate(zip(alone, sizes, strict=True)):
-        full = group and sum(sizes[other] for other in group) + size > limit
-        if not free or full:
+        if not free or (group and total + size > limit):
             if len(group) > 1:
                 yield group
-            group = []
+            group, total = [], 0
         if free and size < limit:
             group.append(place)
+            total += size
     if len(group) > 1:
         yield group

@@ -26,7 +26,8 @@ MEMORY_SHARE = 0.8  # of the memory that is free, what a cache may take
 class WindowSpec:
     """What a window holds.
 
-    history: T observed frames, the last being the present; before an episode's start its first frame is repeated.
+    history: T observed frames, `history_stride` dataset frames apart, the last being the present; before an episode's
+    start its first frame is repeated.
     future: offsets of the frames to come from the present, in dataset frames; none: no future.
     chunk: K actions from the present on; 0: no actions. Past an episode's end the last frame and action are repeated
     and their masks are False.
@@ -36,6 +37,7 @@ class WindowSpec:
     """
 
     history: int = 1
+    history_stride: int = 1
     future: tuple[int, ...] = (4, 8)
     chunk: int = 8
     cameras: tuple[str, ...] | None = None
@@ -46,8 +48,12 @@ class WindowSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "future", tuple(self.future))
         object.__setattr__(self, "cameras", None if self.cameras is None else tuple(self.cameras))
-        if self.history < 1 or self.chunk < 0:
-            raise expected("history >= 1 and chunk >= 0", got=f"{self.history} and {self.chunk}", do="correct the spec")
+        if min(self.history, self.history_stride) < 1 or self.chunk < 0:
+            raise expected(
+                "history >= 1, history_stride >= 1 and chunk >= 0",
+                got=f"{self.history}, {self.history_stride} and {self.chunk}",
+                do="correct the spec",
+            )
         if any(offset < 1 for offset in self.future):
             raise expected("future offsets of 1 and more", got=self.future, do="count frames from the present on")
         if self.cameras is not None and not self.cameras:
@@ -138,7 +144,7 @@ class WindowDataset:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise expected(f"windows from 0 to {len(self) - 1}", got=f"{rows.min()} to {rows.max()}", do="stay within")
         first, last = self._first[rows, None], self._last[rows, None]
-        past = np.maximum(rows[:, None] + np.arange(1 - self.spec.history, 1), first)
+        past = np.maximum(rows[:, None] + self.spec.history_stride * np.arange(1 - self.spec.history, 1), first)
         ahead = rows[:, None] + np.array(self.spec.future, np.int64)
         frames = self._gather(np.concatenate([past, np.minimum(ahead, last)], axis=1))
         found: dict[str, Any] = {"images": frames[:, :, : self.spec.history]}

@@ -112,9 +112,8 @@ class JointNetwork(nn.Module):
     def chunk_shape(self, stream: str) -> tuple[int, int]:
         """(A, K) of a chunk stream."""
         c = self.config
-        return {"action": (c.action_dim, c.chunk), "latent_action": (c.latent_action_dim, c.chunk), "value": (1, 1)}[
-            stream
-        ]
+        latent = (c.latent_action_dim, c.latent_action_length or c.chunk)
+        return {"action": (c.action_dim, c.chunk), "latent_action": latent, "value": (1, 1)}[stream]
 
     def _ends(self, stream: str) -> VideoEnds:
         return cast(VideoEnds, self.videos[stream])
@@ -162,7 +161,7 @@ class JointNetwork(nn.Module):
             h, summaries["text"] = self.stems["text"](sentences)
             condition = self.stream_bias["text"].expand(size, 1, -1)
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
-        times = torch.arange(time - frames + 1, time + 1)
+        times = time + self.config.history_stride * torch.arange(1 - frames, 1)
         inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times)
         if "state" in self.stems:
             inputs["state"] = self._state(

@@ -12,10 +12,11 @@ from wam.contracts import expected
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.evaluation import pictures
-from wam.evaluation.evaluate import CONDITIONALS, newest_checkpoint, spread_rows, with_poses
+from wam.evaluation.evaluate import CONDITIONALS, spread_rows, with_poses
 from wam.evaluation.truth import simulate
 from wam.files import write_bytes
 from wam.model.pretrained import from_pretrained
+from wam.training.state import newest_checkpoint
 from wam.visualization.filmstrip import film_strip, what_if_picture
 
 
@@ -43,7 +44,12 @@ def imagine_picture(request: ImagineRequest, output: Path) -> str:
         raise expected(f"an episode from 0 to {len(store) - 1}", got=request.episode, do="choose one of the dataset")
     m = model.config
     spec = WindowSpec(
-        history=m.history, future=tuple(m.future), chunk=m.chunk, cameras=model.cameras, image_size=m.image_size
+        history=m.history,
+        history_stride=m.history_stride,
+        future=tuple(m.future),
+        chunk=m.chunk,
+        cameras=model.cameras,
+        image_size=m.image_size,
     )
     windows = WindowDataset(
         store, spec, episodes=[request.episode], instruction_override=request.instruction, cache="memory"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wam.contracts import expected
+from wam.evaluation.bench.curate import bench_curate
 from wam.evaluation.bench.loader import bench_loader
 from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
 from wam.evaluation.bench.step import bench_step
@@ -22,6 +23,7 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "rollout": bench_rollout,
     "step": bench_step,
     "loader": bench_loader,
+    "curate": bench_curate,
 }
 
 

@@ -110,7 +110,7 @@ def bench_rollout(
 ) -> BenchResult:
     """per_frame_ratio: what a frame costs once `frames` have been imagined, over what it costs once `few` have."""
     device = device or default_device()
-    model = make_model(config or bench_config(visibility="causal", history=4), device)
+    model = make_model(config or bench_config(visibility="causal", history=4, history_stride=4), device)
     early = Rollout(model, synthetic_batch(model.config, 1).to(device), steps=steps)
     per_chunk = len(model.config.future)
     chunks = max(1, few // per_chunk)

@@ -5,14 +5,14 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"wam needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,dev]'
 	touch $@
 
 demo: setup
@@ -31,7 +31,7 @@ lint: setup
 
 bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
 	mkdir -p runs/bench
-	@missed=; for name in conditionals cache rollout step loader; do \
+	@missed=; for name in conditionals cache rollout step loader curate; do \
 	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
 
@@ -51,6 +51,21 @@ recipe control-no-future control-cloning control-blind: setup
 	$(BIN)/wam collect $(RECIPE)/data --config configs/data/metaworld-cpu.yaml
 	$(TRAIN_RECIPE)/$(RECIPE_RUN) $(RECIPE_SETTINGS)
 	$(BIN)/wam eval $(RECIPE)/$(RECIPE_RUN) --config configs/eval/metaworld-cpu.yaml
+
+# What pretraining on unlabelled video gains with five labelled demonstrations a task; on the demo's data.
+FEW := runs/few-label
+few-label: setup
+	test -d runs/demo/data || $(BIN)/wam collect runs/demo/data --config configs/data/demo.yaml
+	for seed in 0 1 2; do \
+	  $(BIN)/wam train configs/train/few-label-pretrain.yaml output=$(FEW)/pretraining-$$seed seed=$$seed && \
+	  $(BIN)/wam train configs/train/few-label.yaml output=$(FEW)/pretrained-$$seed seed=$$seed \
+	    start.checkpoint=$(FEW)/pretraining-$$seed && \
+	  $(BIN)/wam train configs/train/few-label.yaml output=$(FEW)/alone-$$seed seed=$$seed stage=joint \
+	    'start.checkpoint=""' && \
+	  $(BIN)/wam eval $(FEW)/pretrained-$$seed --config configs/eval/few-label.yaml && \
+	  $(BIN)/wam eval $(FEW)/alone-$$seed --config configs/eval/few-label.yaml || exit 1; \
+	done
+	$(BIN)/python tools/few_label.py --runs $(FEW)
 
 LEROBOT_PYTHON ?= python3.12
 bench-lerobot: setup .venv-lerobot/.installed

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from wam.cli.demo import DemoConfig
+from wam.data.curation.config import CurateConfig
 from wam.diffusion.clocks import draw_clock
 from wam.evaluation.evaluate import EvaluateConfig
+from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.model.config import ModelConfig
 from wam.model.synthetic import synthetic_batch
 from wam.model.visibility import VisibilityTable, table_from
@@ -56,6 +58,23 @@ class TestTheDemoInParts:
         assert [part.play_share for part in alone.data.parts] == [demo.play_share]
         alone.output, alone.data.parts = demo.train.output, demo.train.data.parts  # the demo puts both into its own run
         assert to_plain(alone) == to_plain(demo.train)
+
+
+KINDS = {"data": CollectConfig, "eval": EvaluateConfig, "train": TrainConfig, "zoo": TrainConfig}
+OWN = {
+    "data/curate": CurateConfig,
+    "eval/latent-action": LatentActionEvaluateConfig,
+    "eval/latent-action-human": LatentActionEvaluateConfig,
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for kind in KINDS for p in (CONFIGS / kind).glob("*.yaml")),
+    ids=lambda p: f"{p.parent.name}-{p.stem}",
+)
+def test_every_file_loads_as_what_its_folder_says(path: Path) -> None:
+    load_settings(OWN.get(f"{path.parent.name}/{path.stem}", KINDS[path.parent.name]), path)
 
 
 @pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)

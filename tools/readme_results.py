@@ -26,6 +26,8 @@ BEGIN, END = "<!-- results: written by tools/readme_results.py -->", "<!-- end o
 KEPT = ("figures", "n", "seeds", "hardware", "date", "version", "threads")
 NOT_YET = "not measured yet"
 
+LATENT = "wam eval latent-action tokenizers/latent_action --config configs/eval/latent-action-human.yaml"
+
 SOURCES: Mapping[str, tuple[str, str]] = {
     "demo": ("runs/demo/summary.json", "make demo"),
     "metaworld-cpu": ("runs/metaworld-cpu/seed-*/summary.json", "make recipe SEED=0 (1, 2)"),
@@ -35,6 +37,9 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("conditionals", "cache", "rollout", "step")},
     "loader": ("runs/bench/loader.json", "wam bench loader"),
     "lerobot": ("runs/bench/lerobot.json", "make bench-lerobot"),
+    "curate": ("runs/bench/curate.json", "wam bench curate"),
+    "latent-action": ("tokenizers/latent_action/figures.json", LATENT),
+    "few-label": ("runs/few-label/summary.json", "make few-label"),
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -85,6 +90,8 @@ ROWS = (
         target=0.45, n="play_windows"),
     Row(source="metaworld-cpu", figure="forward_gain_db", says="75-minute recipe, forward dynamics over copying", target=5,
         n="play_windows", unit=" dB"),
+    at_most(source="metaworld-cpu", figure="train_minutes", says="75-minute recipe, training, one core", digits=0,
+            unit=" min"),
     Row(source="metaworld-cpu", figure="success_worst", says="75-minute recipe, success of the worst task",
         n="starts_per_task"),
     Row(source="no-future", figure="success_mean", says="control without a future stream, mean success",
@@ -100,6 +107,25 @@ ROWS = (
     at_most(source="loader", figure="data_wait_share", says="share of training spent waiting for data", target=0.03,
             digits=4),
     Row(source="lerobot", figure="lerobot_speedup", says="windows read, over LeRobot's dataset class", target=3, unit="×"),
+    Row(source="latent-action", figure="probe_r2", says="latent actions, linear probe to the hand's motion, R²", target=0.6),
+    Row(source="latent-action", figure="probe_r2_worst_axis", says="latent actions, the probe's worst axis", target=0.35),
+    at_most(source="latent-action", figure="probe_r2_shuffled", says="latent actions, probe of shuffled motion", target=0.05),
+    Row(source="latent-action", figure="perplexity_share", says="latent actions, evenness of code use", target=0.4),
+    at_most(source="latent-action", figure="dead_codes", says="latent actions, codes never used", target=0, digits=0),
+    Row(source="latent-action", figure="code_sensitivity",
+        says="latent actions, held-out human scenes: shuffled over true codes", target=1.3, unit="×"),
+    Row(source="latent-action", figure="transfer_gain",
+        says="latent actions, a person's codes on the aligned robot clip: copied over transferred error", target=1.05,
+        digits=3, unit="×"),
+    Row(source="few-label", figure="success_gain_points", says="5 labelled demonstrations: pretrained over alone", target=15,
+        digits=1, unit=" points"),
+    Row(source="few-label", figure="success_pretrained", says="5 labelled demonstrations, pretrained: success"),
+    Row(source="few-label", figure="success_alone", says="5 labelled demonstrations alone: success"),
+    Row(source="curate", figure="realtime_per_core", says="curation of 256-pixel video, times real time, per core", target=20,
+        digits=1, unit="×"),
+    Row(source="curate", figure="decode_efficiency", says="curation's reading over the decoder alone", target=0.8),
+    at_most(source="curate", figure="cost_growth", says="curation's cost per clip, 10,000 over 100 clips", target=1.1,
+            unit="×"),
 )  # fmt: skip
 
 
@@ -169,9 +195,10 @@ def value(row: Row, figure: float | None, spread: Sequence[float] | None = None)
 
 def count(row: Row, found: Mapping[str, Any]) -> str:
     n, seeds = found.get("n"), found.get("seeds")
-    chosen = n.get(row.n) if isinstance(n, Mapping) else n
-    words = {"starts_per_task": " starts a task", "wrong_text_episodes": " episodes"}
-    kind = words.get(row.n, " windows" if row.n else (" repeats" if chosen is not None else ""))
+    chosen = n.get(row.n or row.figure) if isinstance(n, Mapping) else n
+    words = {"starts_per_task": " starts a task", "wrong_text_episodes": " episodes", "transfer_gain": " pairs"}
+    measured = " windows" if row.n or isinstance(n, Mapping) else " repeats"
+    kind = words.get(row.n or row.figure, measured if chosen is not None else "")
     parts = [] if chosen is None else [f"{chosen}{kind}"]
     if seeds:
         parts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds")

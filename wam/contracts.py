@@ -125,6 +125,7 @@ _BATCH_DIMS = {
     "action": "B K A",
     "action_mask": "B K",
     "latent_action": "B K A",
+    "latent_action_mask": "B K",
     "occupancy": "B T X Y Z",
     "value": "B",
     "depth": "B V T H W",
@@ -147,7 +148,7 @@ class Batch:
     state         (B, S) float32, in the dataset's own units, at the present
     action        (B, K, A) float32, in the units of the action space; action[:, 0] is taken at the present
     action_mask   (B, K) bool; True where the action is real
-    latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes
+    latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes; latent_action_mask (B, K) bool, where known
     occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown
     value         (B,) float32 return to go
     depth         (B, V, T, H, W) float32 metres;  intrinsics (B, V, 3, 3);  extrinsics (B, V, 4, 4) camera-to-world
@@ -164,6 +165,7 @@ class Batch:
     action: Tensor | None = None
     action_mask: Tensor | None = None
     latent_action: Tensor | None = None
+    latent_action_mask: Tensor | None = None
     occupancy: Tensor | None = None
     value: Tensor | None = None
     depth: Tensor | None = None
@@ -184,7 +186,8 @@ class Batch:
                     got=f"shape {tuple(tensor.shape)}",
                     do="stack windows of one batch along the first axis",
                 )
-        for mask, masked in (("future_mask", "future"), ("action_mask", "action")):
+        for masked in ("future", "action", "latent_action"):
+            mask = f"{masked}_mask"
             present, of = getattr(self, mask), getattr(self, masked)
             time = of.shape[2 if masked == "future" else 1] if of is not None else None
             if present is not None and time is not None and present.shape[1] != time:

@@ -77,6 +77,24 @@ def test_only_a_text_encoder_that_is_learned_here_hears_nonsense(monkeypatch: py
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_conditional_that_hides_the_state_is_trained_without_it(share: float) -> None:
+    model = make_model(state_dropout=0.0, video_share=0.5)
+    model.config.conditionals = [row for row in default_conditionals() if row.name in ("policy", "inverse_dynamics")]
+    model.config.conditionals[1].hide_state = share
+    batch = make_batch(4).replace(play=torch.tensor([True, True, False, False]))
+    before = losses(model, batch)
+    assert batch.state is not None
+    moved = batch.state.clone()
+    moved[:2] += 1.0  # the windows that the passes with video run on
+    after = losses(model, batch.replace(state=moved))
+    assert (after["action"] == before["action"]) == bool(share)
+    moved = batch.state.clone()
+    moved[2:] += 1.0  # those left to the policy keep theirs
+    assert losses(model, batch.replace(state=moved))["action_alone"] != before["action_alone"]
+
+
+@torch.no_grad()
 def test_rows_of_a_context_are_denoised_as_they_are_among_the_others() -> None:
     model = make_model()
     batch = model.normalized(make_batch(4))

@@ -5,10 +5,15 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from example_run import write_run
 
 from wam.contracts import WamError
+from wam.evaluation.latent_action.evaluate import LatentActionEvaluation
+from wam.evaluation.latent_action.figures import Figure
+from wam.evaluation.latent_action.pictures import Strip
+from wam.visualization.latent_action import save_evaluation
 from wam.visualization.report import write_report
 
 SECTIONS = [
@@ -154,3 +159,30 @@ def test_random_weights_are_never_shown_silently(light):
 def test_no_folder_is_a_clear_error(tmp_path):
     with pytest.raises(WamError, match="a run's folder"):
         write_report(tmp_path / "none")
+
+
+def test_latent_actions_are_shown_where_a_tokenizer_was_measured(good, page, tmp_path):
+    assert 'id="latent"' not in page
+    run = tmp_path / "run"
+    shutil.copytree(good, run)
+    rng = np.random.default_rng(0)
+    strip = Strip(
+        name="walk",
+        title="One start <under> each code",
+        rows=("a", "b"),
+        frames=rng.integers(0, 255, (2, 3, 16, 16, 3), dtype=np.uint8),
+    )
+    found = LatentActionEvaluation(
+        figures=[Figure(name="probe_r2", value=0.71, n=400), Figure(name="swap_r2", value=0.43, n=400)], strips=[strip]
+    )
+    written = save_evaluation(found, run / "evaluation" / "latent-action", seed=0)
+    assert [path.name for path in written] == ["walk.png"]
+    told = write_report(run).read_text()
+    assert 'id="latent"' in told
+    words = text_of(told)
+    assert "0.71" in words
+    assert "One start &lt;under&gt; each code" in words
+    assert words.index("probe_r2") < words.index("more figures") < words.index("swap_r2")
+    addresses = Addresses()
+    addresses.feed(told)
+    assert not addresses.open

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wam.evaluation.evaluate import EvaluateConfig, Evaluation, evaluate
+from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
+from wam.evaluation.latent_action.evaluate import evaluate as evaluate_latent_action
 from wam.evaluation.summary import write_summary
 from wam.evaluation.terminal import format_gates
 from wam.files import write_json
@@ -19,17 +21,23 @@ from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
 from wam.training.config import DataPart, TrainConfig
 from wam.training.trainer import train
+from wam.visualization.latent_action import save_evaluation
 from wam.visualization.report import write_report
+
+LATENT_WINDOWS = 400
+"""Of each kind: enough for a probe, and seconds of work."""
 
 
 @dataclass(kw_only=True)
 class DemoConfig:
-    """The three configs of the chain. play_share: of the training windows, how many are of random play."""
+    """The three configs of the chain. play_share: of the training windows, how many are of random play. latent_action: a
+    trained latent-action tokenizer that is shown the demo's own videos; without one the report lacks that part."""
 
     collect: CollectConfig = field(default_factory=CollectConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     play_share: float = 0.3
+    latent_action: str = "tokenizers/latent_action"
 
 
 def run_demo(config: DemoConfig, output: Path) -> int:
@@ -53,6 +61,8 @@ def run_demo(config: DemoConfig, output: Path) -> int:
     with clock.part("evaluate"):
         print("3/4  evaluating: world-model gates and unseen starts", flush=True)
         found = evaluate(output, config.evaluate, say=lambda text: print(f"     {text}", flush=True))
+    with clock.part("latent_action"):
+        _read_latents(config, output)
     _summarize(output, config, found, clock)
     with clock.part("report"):
         print("4/4  writing the report", flush=True)
@@ -65,6 +75,19 @@ def run_demo(config: DemoConfig, output: Path) -> int:
             print(f"  success  {task:42s} {rate}")
     print(f"\n{duration(minutes * 60)} in all. Open {page}")
     return 0 if all(gate.passed for gate in found.gates) else 1
+
+
+def _read_latents(config: DemoConfig, output: Path) -> None:
+    """What a tokenizer that never saw an action reads off the demo's held-out videos."""
+    if not config.latent_action:
+        return
+    if not (Path(config.latent_action) / "provenance.json").is_file():
+        print(f"     no tokenizer in {config.latent_action}: the report goes without latent actions", flush=True)
+        return
+    print("     latent actions of the held-out videos", flush=True)
+    asked = LatentActionEvaluateConfig(data=str(output / "data"), windows=LATENT_WINDOWS, threads=config.train.threads)
+    found = evaluate_latent_action(Path(config.latent_action), asked)
+    save_evaluation(found, output / "evaluation" / "latent-action", seed=asked.seed)
 
 
 def _summarize(output: Path, config: DemoConfig, found: Evaluation, clock: _Clock) -> float:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+LATENT_ACTION = "latent-action"
+
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "eval", help="gates, success in closed loop and pictures of a run; status 1 if a gate fails"
     )
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="[latent-action] RUN", help="latent-action: a tokenizer's figures"
+    )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. starts=50 policy_steps=1")
@@ -33,7 +37,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run=imagine)
 
     parser = verbs.add_parser("bench", help="paired timings of one claim")
-    parser.add_argument("name", help="conditionals, cache, rollout, step or loader")
+    parser.add_argument("name", help="conditionals, cache, rollout, step, loader or curate")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
@@ -53,6 +57,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from wam.evaluation.terminal import format_gates
     from wam.settings import load_settings
 
+    if str(options.run_folder) == LATENT_ACTION and options.overrides and "=" not in options.overrides[0]:
+        return evaluate_latent_action(options)
     config = load_settings(EvaluateConfig, options.config, options.overrides)
     found = run(options.run_folder, config)
     print(format_gates(found.gates))
@@ -61,10 +67,27 @@ def evaluate(options: argparse.Namespace) -> int:
             print(f"{name:12s} {task:42s} {rate}")
     own = options.run_folder / "summary.json"
     before = read_summary(own)["figures"] if own.is_file() else {}  # say, the demo's wall time
-    write_summary(own, {**before, **found.figures}, n=found.n, seeds=[config.seed])
+    write_summary(own, {**before, **found.figures}, n=found.n, seeds=[found.seed])
     if options.json:
-        write_summary(options.json, found.figures, n=found.n, seeds=[config.seed])
+        write_summary(options.json, found.figures, n=found.n, seeds=[found.seed])
     return 0 if all(gate.passed for gate in found.gates) else 1
+
+
+def evaluate_latent_action(options: argparse.Namespace) -> int:
+    from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
+    from wam.evaluation.latent_action.evaluate import evaluate as run
+    from wam.evaluation.latent_action.figures import format_figures
+    from wam.settings import load_settings
+    from wam.visualization.latent_action import save_evaluation
+
+    folder, overrides = Path(options.overrides[0]), options.overrides[1:]
+    config = load_settings(LatentActionEvaluateConfig, options.config, overrides)
+    found = run(folder, config)
+    print(format_figures(found.figures, unmeasured=found.unmeasured))
+    place = Path(config.output) if config.output else folder / "evaluation" / LATENT_ACTION
+    for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
+        print(picture)
+    return 0 if found.passed else 1
 
 
 def report(options: argparse.Namespace) -> None:

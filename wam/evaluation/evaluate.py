@@ -34,7 +34,7 @@ from wam.simulation.environment import make_environment
 from wam.simulation.instructions import sentences
 from wam.training.config import TrainConfig
 from wam.training.data import window_spec
-from wam.training.state import last_checkpoint
+from wam.training.state import newest_checkpoint
 
 FIRST_START = 0
 """Evaluation starts are seeds from here on; collection's begin at `wam.simulation.record.FIRST_SEED`, a million."""
@@ -49,7 +49,8 @@ class EvaluateConfig:
     """environments: closed-loop tasks. pairs: tasks that share a scene, for the wrong-instruction gate. starts: unseen
     starts each. held_out_sentences: tell the policy paraphrases that training never saw, in turns; else the canonical
     sentence. execute: actions carried out of each chunk. policy_steps, gate_steps: sampling steps. windows: held-out
-    windows per gate. targets: of gates, where not the demo's. episodes: closed loop at all."""
+    windows per gate. targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the
+    world model's gates."""
 
     environments: list[str] = field(default_factory=list)
     pairs: list[list[str]] = field(default_factory=list)
@@ -68,28 +69,18 @@ class EvaluateConfig:
     seed: int = 0
     targets: dict[str, float] = field(default_factory=dict)
     episodes: bool = True
+    gates: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """figures by name; gates; closed loop by variant."""
+    """figures by name; gates; closed loop by variant. seed: of the training."""
 
+    seed: int
     figures: dict[str, float]
     gates: list[GateResult]
     success: dict[str, ClosedLoopResult]
     n: dict[str, int]
-
-
-def newest_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run folder, or the folder itself if it is one."""
-    if (run / "provenance.json").is_file():
-        return run
-    found = last_checkpoint(run)
-    if found is None:
-        raise expected(
-            f"a run with a checkpoint at {run}", got="none", do="train it first, or name a checkpoint folder"
-        )
-    return found
 
 
 def held_out_datasets(config: TrainConfig, *, play: bool) -> list[WindowDataset]:
@@ -144,16 +135,24 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
     gates: list[GateResult] = []
     success: dict[str, ClosedLoopResult] = {}
     n: dict[str, int] = {}
-    if isinstance(model, WorldActionModel) and "future" in model.config.streams:
+    if isinstance(model, WorldActionModel) and "action" not in model.config.streams:
+        raise expected(
+            f"a model that acts in {run}",
+            got=f"one of {', '.join(model.config.streams)}",
+            do="post-train it on episodes with actions (stage=posttrain) and evaluate that",
+        )
+    if config.gates and isinstance(model, WorldActionModel) and "future" in model.config.streams:
         gates += _measure_gates(run, model, trained, config, n, say)
     if config.episodes and config.environments:
         success, wrong = _measure_success(run, checkpoint, config, n, say)
         gates += wrong
     artefacts.save_gates(run, gates)
     figures = gate_figures(gates)
+    if seconds := model.provenance.get("train_seconds"):
+        figures["train_minutes"] = seconds / 60
     if "policy" in success:
         figures |= success["policy"].figures()
-    return Evaluation(figures=figures, gates=gates, success=success, n=n)
+    return Evaluation(seed=trained.seed, figures=figures, gates=gates, success=success, n=n)
 
 
 def _measure_gates(

@@ -47,13 +47,15 @@ class ConditionalConfig:
     """One row of the training mixture: clock rules by stream (see `wam.diffusion.clocks`) and how often it is drawn.
 
     weight: on demonstrations; play: on random play, where actions do not follow from the frame (None: as `weight`).
-    loss_scale: of its losses, beside the streams' own weights.
+    loss_scale: of its losses, beside the streams' own weights. hide_state: share of its windows without the state: where
+    the hand goes may be guessed from how it moves now, and inverse dynamics would not learn to look at the frames.
     """
 
     name: str
     weight: float
     play: float | None = None
     loss_scale: float = 1.0
+    hide_state: float = 0.0
     clocks: dict[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +88,13 @@ def default_conditionals() -> list[ConditionalConfig]:
     return [
         row(name="policy", weight=1.0, play=0.05, loss_scale=2.0, clocks={"action": "draw", "future": "dropped"}),
         row(name="forward_dynamics", weight=0.35, play=0.53, clocks={"action": "clean", "future": "draw"}),
-        row(name="inverse_dynamics", weight=0.3, play=0.43, loss_scale=1.5, clocks={"action": "draw", "future": "clean"}),
+        row(
+            name="inverse_dynamics",
+            weight=0.3,
+            play=0.43,
+            loss_scale=1.5,
+            clocks={"action": "draw", "future": "clean"},
+        ),
         row(name="imagine", weight=0.2, play=0.01, clocks={"action": "noise", "future": "draw"}),
         row(name="joint", weight=0.15, play=0.03, clocks={"action": "draw", "future": "draw"}),
     ]
@@ -98,10 +106,11 @@ class ModelConfig:
 
     width, depth, heads, head_dim: of the transformer; head count and head size are shared by all streams so that
     attention can join them, widths may differ. condition_width: of the vector in which a stream's clock and all that
-    modulates it are summed. views, history, future, chunk: V, observed T, future frame offsets (in
-    dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional: state_dropout
-    hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance needs;
-    word_noise replaces words of a sentence by nonsense, so that a text encoder learned here bears words it never met.
+    modulates it are summed. views, history, future, chunk: V, observed T (`history_stride` dataset frames apart), future
+    frame offsets (in dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional:
+    state_dropout hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance
+    needs; word_noise replaces words of a sentence by nonsense, so that a text encoder learned here bears words it never met.
+    latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
     video learns from all of them.
@@ -115,11 +124,13 @@ class ModelConfig:
     image_size: int = 64
     views: int = 2
     history: int = 1
+    history_stride: int = 1
     future: list[int] = field(default_factory=lambda: [4, 8])
     chunk: int = 8
     action_dim: int = 4
     state_dim: int = 4
     latent_action_dim: int = 0
+    latent_action_length: int = 0
     embodiments: int = 1
     soft_prompts: int = 0
     draws: int = 2

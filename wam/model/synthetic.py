@@ -16,8 +16,8 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
     def pictures(times: int) -> torch.Tensor:
         return torch.randint(0, 256, (size, config.views, times, side, side, 3), dtype=torch.uint8, generator=g)
 
-    def chunks(dim: int) -> torch.Tensor:
-        return torch.randn(size, config.chunk, dim, generator=g)
+    def chunks(dim: int, length: int = 0) -> torch.Tensor:
+        return torch.randn(size, length or config.chunk, dim, generator=g)
 
     future, action = "future" in streams, "action" in streams
     return Batch(
@@ -27,7 +27,9 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
         state=torch.randn(size, config.state_dim, generator=g) if "state" in streams else None,
         action=chunks(config.action_dim) if action else None,
         action_mask=torch.ones(size, config.chunk, dtype=torch.bool) if action else None,
-        latent_action=chunks(config.latent_action_dim) if "latent_action" in streams else None,
+        latent_action=chunks(config.latent_action_dim, config.latent_action_length)
+        if "latent_action" in streams
+        else None,
         value=torch.randn(size, generator=g) if "value" in streams else None,
         play=torch.arange(size) % 2 == 0,
         instruction=("pick up the red cube and put it on the shelf",) * size if "text" in streams else (),

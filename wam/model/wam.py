@@ -151,7 +151,7 @@ class WorldActionModel(nn.Module):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
         device = batch.images.device
         plain = self.normalized(batch)
-        clean = self.signals(plain.without(*(s for s in ("future", "action") if s not in given)))
+        clean = self.signals(plain.without(*(s for s in ("future", "action", "latent_action") if s not in given)))
         if missing := [s for s in given if s in self.config.noisy and s not in clean]:
             raise expected(f"a batch with {', '.join(missing)}", got="none", do="give what the conditional is given")
         context = context or self.context(batch, given=given)
@@ -216,8 +216,13 @@ class WorldActionModel(nn.Module):
         return Sample(**fields)
 
     def policy(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
-        """p(action | observation, state, text); the future is dropped, so it costs nothing."""
-        return self.sample(batch, want=("action",), steps=steps, **options)
+        """p(action | observation, state, text); the future is dropped, so it costs nothing.
+
+        What else the training row named `policy` draws is drawn along: GO-1 plans in latent actions, and acts on them.
+        """
+        row = next((row for row in self.config.conditionals if row.name == "policy"), None)
+        drawn = [s for s in self.config.noisy if s != "future" and row and row.clocks.get(s) in ("draw", "shared")]
+        return self.sample(batch, want=drawn if "action" in drawn else ("action",), steps=steps, **options)
 
     def imagine(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
         """p(future | observation, text)."""

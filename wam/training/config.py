@@ -8,17 +8,22 @@ from typing import Literal
 from wam.contracts import expected
 from wam.model.cloning import CloningConfig
 from wam.model.config import ModelConfig
+from wam.tokenizers.latent_action.config import LatentActionConfig
 
 
 @dataclass(kw_only=True)
 class DataPart:
     """One dataset of the mixture. root: a LeRobot v3.0 folder. play_share: of the windows drawn, how many are of
-    random play (None: as they come)."""
+    random play (None: as they come). skip, take: of each task's training episodes, in the order of the dataset, leave out
+    the first `skip` and use the `take` after them (0: all). hide_actions: use it as video that came without labels."""
 
     root: str
     name: str = ""
     weight: float = 1.0
     play_share: float | None = None
+    skip: int = 0
+    take: int = 0
+    hide_actions: bool = False
 
 
 @dataclass(kw_only=True)
@@ -46,9 +51,22 @@ class OptimizerConfig:
 
 
 @dataclass(kw_only=True)
+class StartConfig:
+    """Weights to start from: a run or checkpoint of a world-action model whose parts need not all be the same.
+
+    rename: old stream -> new stream; LAPA's way from latent to true actions is {latent_action: action}.
+    """
+
+    checkpoint: str = ""
+    rename: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     """A run. steps: how many, or 0 to fill `minutes`, from the time of the first `timed_steps` steps; the number is then
     fixed and kept in the run, so that a resumed run ends where it would have.
+
+    latent_actions: a trained latent-action tokenizer (its folder or run), whose latents are the `latent_action` stream.
 
     threads: of torch on a CPU, 0 leaves torch's choice. precision: `bf16` suits CPUs and GPUs alike; fp16 is refused on
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
@@ -56,6 +74,8 @@ class TrainConfig:
 
     output: str = "runs/train"
     stage: str = "joint"
+    start: StartConfig = field(default_factory=StartConfig)
+    latent_actions: str = ""
     seed: int = 0
     steps: int = 0
     minutes: float = 5.0
@@ -72,6 +92,7 @@ class TrainConfig:
     tracker: str = "tensorboard"
     model: ModelConfig = field(default_factory=ModelConfig)
     cloning: CloningConfig = field(default_factory=CloningConfig)
+    latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 

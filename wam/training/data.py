@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,19 +11,22 @@ import numpy as np
 
 from wam.contracts import Batch, expected
 from wam.data.mixture import Mixture
-from wam.data.splits import split_episodes
+from wam.data.splits import split_episodes, task_of
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.model.normalize import Normalizer
 from wam.training.config import DataConfig, DataPart, TrainConfig
 
 CHECK_WINDOWS = 48
+HIDDEN = ""
+"""The name of no column: a window spec that reads it has no such stream."""
 
 
 def window_spec(config: TrainConfig) -> WindowSpec:
     m = config.model
     return WindowSpec(
         history=m.history,
+        history_stride=m.history_stride,
         future=tuple(m.future),
         chunk=m.chunk,
         cameras=tuple(config.data.cameras),
@@ -37,6 +41,7 @@ def open_part(
     store = EpisodeStore(part.root)
     name = part.name or Path(part.root).name
     train, held_out = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)
+    train = some_of_each_task(store, train, skip=part.skip, take=part.take)
     random = [i for i in train if store.episodes[i].play]
     expert = [i for i in train if not store.episodes[i].play]
     share = part.play_share
@@ -44,6 +49,8 @@ def open_part(
         frames = [sum(store.episodes[i].length for i in kind) for kind in (expert, random)]
         share = frames[1] / max(1, sum(frames))
     weights = {"": (expert, 1 - share), "-play": (random, share)}
+    if part.hide_actions:
+        spec = replace(spec, action=HIDDEN, state=HIDDEN)
     parts = [
         (WindowDataset(store, spec, episodes=episodes, cache=data.cache), part.weight * weight, name + ending)
         for ending, (episodes, weight) in weights.items()
@@ -55,6 +62,25 @@ def open_part(
     windows = WindowDataset(store, spec, episodes=aside[:8], cache="memory")
     chosen = np.unique(np.linspace(0, len(windows) - 1, CHECK_WINDOWS).astype(int))
     return parts, windows.batch(chosen)
+
+
+def some_of_each_task(store: EpisodeStore, episodes: Sequence[int], *, skip: int, take: int) -> list[int]:
+    """Of each task's episodes, those from `skip` to `skip + take` (0: to the last), in their order."""
+    seen: dict[str, int] = {}
+    chosen = []
+    for i in episodes:
+        task = task_of(store.episodes[i])
+        number = seen.get(task, 0)
+        seen[task] = number + 1
+        if number >= skip and (not take or number < skip + take):
+            chosen.append(i)
+    if not chosen:
+        raise expected(
+            f"episodes of {store.root} after the first {skip} of each task",
+            got=f"at most {max(seen.values(), default=0)} training episodes a task",
+            do="lower data.parts[].skip, or collect more",
+        )
+    return chosen
 
 
 def make_mixture(config: TrainConfig) -> tuple[Mixture, Batch | None]:

@@ -57,7 +57,6 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
         batch = batch.replace(
             instruction=tuple("" if quiet else s for quiet, s in zip(silent.tolist(), spoken, strict=True))
         )
-    hide_state = (torch.rand(size, generator=generator) < config.state_dropout).to(device)
     batch = model.normalized(batch)
     groups = group_conditionals(config.conditionals, model.available(batch))
     if not groups:
@@ -66,23 +65,60 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
             got=f"only {', '.join(batch.tensors())}",
             do="check the dataset's features or `model.conditionals`",
         )
-    context = model.network.context(batch, hide_state=hide_state)
+    passes = [_Pass.draw(model, group, play, alone=len(groups) == 1, generator=generator) for group in groups]
+    hidden = torch.rand(size, generator=generator) < config.state_dropout
+    for one in passes:
+        hidden |= one.hidden(size, generator)
+    context = model.network.context(batch, hide_state=hidden.to(device))
     losses: dict[str, Tensor] = {}
     total = torch.zeros((), device=device)
-    for group in groups:
+    for one in passes:
+        group = one.group
         label = "" if len(group.streams) > 1 or len(groups) == 1 else "_alone"
-        video = any(config.streams[s].kind == "video" for s in group.streams)
-        if video:
-            rows = video_rows(play, config.video_share if len(groups) > 1 else 1.0).to(device)
-            part = batch[rows.tolist()]
-            found = _group_losses(model, part, context.take(rows), group, play[rows.cpu()], 1, generator)
+        if one.rows is None:
+            found = _pass_losses(model, batch, context.expand(one.draws), one, generator)
         else:
-            draws = config.draws
-            found = _group_losses(model, batch, context.expand(draws), group, play, draws, generator)
+            found = _pass_losses(model, batch[one.rows.tolist()], context.take(one.rows.to(device)), one, generator)
         for s, loss in found.items():
             losses[f"{s}{label}"] = loss
             total = total + config.streams[s].loss_weight * loss
     return {"loss": total, **losses}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """One denoising pass of a group. rows: of the batch, None for all; draws: of each; chosen (N,): each row's
+    conditional; row_weight (N,)."""
+
+    group: Group
+    rows: Tensor | None
+    draws: int
+    chosen: Tensor
+    row_weight: Tensor
+
+    @classmethod
+    def draw(
+        cls, model: WorldActionModel, group: Group, play: Tensor, *, alone: bool, generator: torch.Generator
+    ) -> _Pass:
+        config = model.config
+        rows, draws = None, config.draws
+        if any(config.streams[s].kind == "video" for s in group.streams):
+            rows, draws = video_rows(play, 1.0 if alone else config.video_share), 1
+            play = play[rows]
+        weights = group.weights(play.repeat_interleave(draws))
+        chosen = torch.multinomial(weights.clamp_min(1e-9), 1, generator=generator)[:, 0]
+        row_weight = weights.sum(1) / weights.sum(1).max()
+        return cls(group=group, rows=rows, draws=draws, chosen=chosen, row_weight=row_weight)
+
+    def hidden(self, size: int, generator: torch.Generator) -> Tensor:
+        """(size,) bool: the windows whose conditional hides the state. Several draws share a window and hide nothing."""
+        hidden = torch.zeros(size, dtype=torch.bool)
+        if self.draws == 1:
+            share = torch.tensor([row.hide_state for row in self.group.rows])[self.chosen]
+            hidden[slice(None) if self.rows is None else self.rows] = (
+                torch.rand(len(share), generator=generator) < share
+            )
+        return hidden
 
 
 def scrambled(sentence: str, share: float, generator: torch.Generator) -> str:
@@ -102,22 +138,13 @@ def video_rows(play: Tensor, share: float) -> Tensor:
     return play.to(torch.uint8).argsort(descending=True, stable=True)[:count].sort().values
 
 
-def _group_losses(
-    model: WorldActionModel,
-    batch: Batch,
-    context: Context,
-    group: Group,
-    play: Tensor,
-    draws: int,
-    generator: torch.Generator,
+def _pass_losses(
+    model: WorldActionModel, batch: Batch, context: Context, one: _Pass, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """One denoising pass over every row, each with its own conditional; `draws` rows of the context per window."""
     config, device = model.config, batch.images.device
-    play = play.repeat_interleave(draws)
-    size = len(play)
-    weights = group.weights(play)
-    chosen = torch.multinomial(weights.clamp_min(1e-9), 1, generator=generator)[:, 0]
-    row_weight = weights.sum(1) / weights.sum(1).max()
+    group, draws, chosen, row_weight = one.group, one.draws, one.chosen, one.row_weight
+    size = len(chosen)
     drawn = [
         draw_clocks(
             {s: row.clocks[s] for s in group.streams},
@@ -135,8 +162,9 @@ def _group_losses(
         clocks[s] = torch.stack([d[s] for d in drawn])[chosen, torch.arange(size)].to(device)
         wanted = torch.tensor([row.loss_scale * (row.clocks[s] in ("draw", "shared")) for row in group.rows])[chosen]
         counts[s] = (wanted * row_weight).to(device)
-        if s == "action" and batch.action_mask is not None:  # rows of a mixture that have no action say nothing
-            unknown = ~batch.action_mask.any(1).repeat_interleave(draws)
+        known = getattr(batch, f"{s}_mask", None) if s in ("action", "latent_action") else None
+        if known is not None:  # rows of a mixture that have no action say nothing
+            unknown = ~known.any(1).repeat_interleave(draws)
             clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
     noise = {s: torch.randn(x[s].shape, generator=generator).to(device) for s in group.streams}
     predictions = model.network.denoise(context, {s: add_noise(x[s], noise[s], clocks[s]) for s in x}, clocks)
@@ -152,8 +180,8 @@ def _group_losses(
 def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:
     """Mean squared error of each row over its real entries: (B,)."""
     mask = None
-    if stream in ("action", "latent_action") and batch.action_mask is not None:
-        per_step, mask = error.mean(2), batch.action_mask
+    if stream in ("action", "latent_action"):
+        per_step, mask = error.mean(2), getattr(batch, f"{stream}_mask")
     elif stream == "future" and batch.future_mask is not None and error.shape[2] == batch.future_mask.shape[1]:
         per_step, mask = error.mean((1, 3, 4, 5)), batch.future_mask
     if mask is None:

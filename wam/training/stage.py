@@ -37,11 +37,16 @@ def make_stage(config: TrainConfig) -> Stage:
     from wam.training.stages.autoencoder import AutoencoderStage
     from wam.training.stages.cloning import CloningStage
     from wam.training.stages.joint import JointStage
+    from wam.training.stages.latent_action import LatentActionStage
+    from wam.training.stages.pretrain import PosttrainStage, PretrainStage
 
     stages: dict[str, Callable[[TrainConfig], Stage]] = {
         "joint": JointStage,
         "autoencoder": AutoencoderStage,
         "cloning": CloningStage,
+        "latent-action": LatentActionStage,
+        "pretrain": PretrainStage,
+        "posttrain": PosttrainStage,
     }
     if config.stage not in stages:
         raise expected(f"a stage among {', '.join(stages)}", got=repr(config.stage), do="set `stage` to one of them")

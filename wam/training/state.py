@@ -97,3 +97,15 @@ def last_checkpoint(run: Path) -> Path | None:
         return None
     folder = run / "checkpoints" / pointer.read_text().strip()
     return folder if folder.is_dir() else None
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The checkpoint of a run folder, or the folder itself if it is one. Raises WamError if there is none."""
+    if (run / "provenance.json").is_file():
+        return run
+    found = last_checkpoint(run)
+    if found is None:
+        raise expected(
+            f"a run with a checkpoint at {run}", got="none", do="train it first, or name a checkpoint folder"
+        )
+    return found

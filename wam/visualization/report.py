@@ -10,6 +10,7 @@ from wam.evaluation.summary import now
 from wam.evaluation.words import number
 from wam.files import write_bytes
 from wam.visualization import sections
+from wam.visualization.latent_section import latent_actions
 from wam.visualization.markup import Markup, definitions, escape, missing, section, table
 from wam.visualization.run_files import RunFiles, read_run
 
@@ -33,6 +34,7 @@ def render(run: RunFiles) -> str:
             sections.films(run),
             sections.strips(run),
             sections.what_ifs(run),
+            latent_actions(run),
             sections.success_tables(run),
             sections.failures(run),
             sections.training_curves(run),
@@ -66,8 +68,9 @@ def _header(run: RunFiles) -> str:
             '<div class="banner"><b>Random weights.</b> Parts of this model were never trained '
             "(see provenance); its figures say nothing about the method.</div>"
         )
+    latent = (("latent", "latent actions"),) if run.latent else ()
     links = (
-        ("gates", "gates"), ("rollouts", "rollouts"), ("imagined", "imagined futures"), ("what-if", "what if"),
+        ("gates", "gates"), ("rollouts", "rollouts"), ("imagined", "imagined futures"), ("what-if", "what if"), *latent,
         ("success", "success"), ("failures", "failures"), ("training", "training"), ("video", "video metrics"),
         ("provenance", "provenance"),
     )  # fmt: skip

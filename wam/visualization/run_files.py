@@ -17,6 +17,14 @@ from wam.evaluation.gates import GateResult
 Read = TypeVar("Read")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatentFiles:
+    """What `wam eval latent-action` left: its summary, and PNGs by name with what each shows."""
+
+    summary: dict[str, Any]
+    pictures: dict[str, tuple[str, bytes]]
+
+
 @dataclass(kw_only=True)
 class RunFiles:
     """What a run's folder holds. problems: sentences about files that could not be read."""
@@ -33,6 +41,7 @@ class RunFiles:
     strips: FilmStrips | None = None
     what_if: WhatIf | None = None
     rollouts: list[Rollout] | None = None
+    latent: LatentFiles | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -61,7 +70,19 @@ def read_run(folder: Path) -> RunFiles:
     run.strips = attempt(artefacts.load_film_strips)
     run.what_if = attempt(artefacts.load_what_if)
     run.rollouts = attempt(artefacts.load_rollouts)
+    run.latent = attempt(read_latent)
     return run
+
+
+def read_latent(folder: Path) -> LatentFiles | None:
+    """The latent actions' part of a run's evaluation."""
+    place = folder / "evaluation" / "latent-action"
+    summary = artefacts.load_json(place / "summary.json")
+    if summary is None:
+        return None
+    found = {name: (title, place / f"{name}.png") for name, title in summary.get("pictures", {}).items()}
+    shown = {name: (title, path.read_bytes()) for name, (title, path) in found.items() if path.is_file()}
+    return LatentFiles(summary=summary, pictures=shown)
 
 
 def read_metrics(folder: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.model.pretrained import save_pretrained
-from wam.model.wam import WorldActionModel
+from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
 from wam.training.data import fit_normalizers, make_mixture
+from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
+from wam.training.start import start_from
 
 SENSITIVE_ENOUGH = 1.1
 """Below this ratio of shuffled to true error a world model does not listen to its actions, and the run says so."""
@@ -37,7 +39,19 @@ class JointStage:
             dims = [getattr(d, f"{name}_dim") for d in self.mixture.datasets if getattr(d, f"{name}_dim")]
             if dims:
                 setattr(config.model, f"{name}_dim", max(dims))
+        self.latents = LatentLabels(config.latent_actions, config.model) if config.latent_actions else None
+        if self.latents is not None:
+            config.model.latent_action_dim, config.model.latent_action_length = self.latents.dim, self.latents.length
+        elif "latent_action" in config.model.streams:
+            raise expected(
+                "a tokenizer for the latent_action stream",
+                got="none",
+                do="set latent_actions to a trained one's folder",
+            )
         self.model = WorldActionModel(config.model, action_space=self.action_space)
+        self.started = start_from(self.model, config.start) if config.start.checkpoint else None
+        if self.started is not None:
+            print(self.started, flush=True)
         self.module: nn.Module = self.model
         self.statistics = first.statistics
         fit_normalizers(self.model, self.mixture.datasets)
@@ -45,22 +59,31 @@ class JointStage:
     def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         if batch.action is not None and not torch.isfinite(batch.action).all():
             raise expected("finite actions", got="NaN or infinity", do="find them with `wam data doctor`")
+        if self.latents is not None:
+            batch = self.latents.label(batch)
         return joint_losses(self.model, batch, generator=generator)
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
-        """Forward dynamics on held-out windows: error with shuffled over true actions, and gain over copying in dB."""
-        batch = self.aside
-        if batch is None or batch.action is None or batch.future is None or "future" not in self.config.model.streams:
-            return {}
-        if "action" not in self.config.model.streams:
+        """Forward dynamics on held-out windows: error with shuffled over true actions, and gain over copying in dB.
+
+        Where the model has no actions, its latent actions stand in for them."""
+        batch, streams = self.aside, self.config.model.streams
+        acted = "action" if "action" in streams else "latent_action"
+        if batch is None or batch.future is None or "future" not in streams:
             return {}
         batch = batch.to(next(self.module.parameters()).device)
+        if self.latents is not None:
+            batch = self.latents.label(batch)
+        action = getattr(batch, acted)
+        if action is None or acted not in streams:
+            return {}
         assert batch.future is not None
-        assert batch.action is not None
         real = batch.future.float() / 255
-        shuffled = batch.replace(action=batch.action.roll(batch.size // 2, 0))  # neighbours have nearly the same action
-        predicted = [self.model.forward_dynamics(b, steps=1).future for b in (batch, shuffled)]
+        shuffled = batch.replace(**{acted: action.roll(batch.size // 2, 0)})  # neighbours have nearly the same action
+        predicted = [
+            self.model.sample(b, given=(*CONTEXT, acted), want=("future",), steps=1).future for b in (batch, shuffled)
+        ]
         true_error, wrong_error = ((p - real).square().mean().item() for p in predicted if p is not None)
         copy_error = (batch.images[:, :, -1:].float() / 255 - real).square().mean().item()
         ratio = wrong_error / max(true_error, 1e-12)
@@ -83,5 +106,9 @@ class JointStage:
             tensors=tensors,
             cameras=tuple(self.config.data.cameras),
             statistics=self.statistics.to_json() if hasattr(self.statistics, "to_json") else {},
-            provenance={**provenance, "windows": dict(zip(self.mixture.names, self.mixture.sizes, strict=True))},
+            provenance={
+                **provenance,
+                "windows": dict(zip(self.mixture.names, self.mixture.sizes, strict=True)),
+                **({} if self.started is None else {"started_from": str(self.started.folder)}),
+            },
         )

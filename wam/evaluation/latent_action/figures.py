@@ -1,0 +1,84 @@
+"""The figures of a latent-action tokenizer, what each has to reach, and how they are printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+AT_LEAST = {
+    "probe_r2": 0.6,
+    "probe_r2_worst_axis": 0.35,
+    "perplexity_share": 0.4,
+    "code_sensitivity": 1.3,
+    "transfer_gain": 1.05,
+}
+AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0}
+
+MEANINGS = {
+    "probe_r2": "linear probe, latent to true hand displacement, held-out play; mean of the axes",
+    "probe_r2_worst_axis": "its worst axis",
+    "probe_r2_shuffled": "the same probe fitted to shuffled displacements",
+    "probe_r2_task": "displacement read from the task's identity alone",
+    "probe_r2_mlp": "the same by a small network",
+    "probe_r2_lookup": "the mean displacement of each code",
+    "probe_r2_action": "displacement read from the true mean action",
+    "probe_r2_features": "displacement read linearly from frozen features of both frames",
+    "probe_r2_demonstrations": "the linear probe on held-out demonstrations",
+    "probe_r2_task_demonstrations": "the task's identity alone, there",
+    "perplexity_share": "perplexity of the codes of held-out windows over their number",
+    "perplexity_share_human": "the same on held-out human clips",
+    "dead_codes": "codes that none of the windows read here uses",
+    "codes": "codes there are",
+    "code_sensitivity": "held-out human scenes: error of the next frame with shuffled over true codes, changed pixels",
+    "human_gain_db": "held-out human scenes: next frame, dB above copying, changed pixels",
+    "simulator_sensitivity": "held-out simulator windows: error with shuffled over true codes, changed pixels",
+    "simulator_gain_db": "held-out simulator windows: next frame, dB above copying, changed pixels",
+    "transfer_gain": "codes of a human clip on the aligned robot clip: copied over transferred error, changed pixels",
+    "transfer_gain_own": "the robot clip's own codes, for comparison",
+    "transfer_gain_shuffled": "codes of another moment of the human clip",
+    "swap_r2": "codes of clip A on clip B of another scene, read from the frames they give: displacement of A",
+    "retrieval_cosine": "nearest latent of another scene: cosine between both displacements",
+    "retrieval_cosine_random": "the same for a random window of another scene",
+    "jitter_response": "latent's change when a still scene's camera shakes, over its spread in real motion",
+    "jitter_response_human": "the same in held-out human scenes",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number, with how many windows (or pairs) stand behind it."""
+
+    name: str
+    value: float
+    n: int
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        if self.name in AT_LEAST:
+            return "at least", AT_LEAST[self.name]
+        return ("at most", AT_MOST[self.name]) if self.name in AT_MOST else None
+
+    @property
+    def passed(self) -> bool | None:
+        """None where there is no target; what is not finite never passes."""
+        if self.target is None:
+            return None
+        how, target = self.target
+        return math.isfinite(self.value) and (self.value >= target if how == "at least" else self.value <= target)
+
+
+def format_figures(figures: Sequence[Figure], *, unmeasured: Sequence[str] = ()) -> str:
+    """One line a figure: verdict, name, value, target, n and what it means; then what was not measured, and why."""
+    lines = ["latent actions"]
+    for figure in figures:
+        verdict = {True: "PASS", False: "FAIL", None: ""}[figure.passed]
+        target = "" if figure.target is None else f"{figure.target[0]} {figure.target[1]:g}"
+        value = "not measurable" if not math.isfinite(figure.value) else f"{figure.value:.3f}"
+        lines.append(
+            f"  {verdict:4}  {figure.name:<28} {value:>14}  {target:<14} n={figure.n:<6} {MEANINGS.get(figure.name, '')}"
+        )
+    lines += [f"  not measured: {reason}" for reason in unmeasured]
+    judged = [figure.passed for figure in figures if figure.passed is not None]
+    lines.append(f"  {sum(judged)} of {len(judged)} passed")
+    return "\n".join(lines)

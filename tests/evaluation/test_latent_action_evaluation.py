@@ -18,10 +18,11 @@ from wam.data.store import EpisodeStore
 from wam.data.writer import EpisodeWriter
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig, PairsConfig
 from wam.evaluation.latent_action.driving import foreseen, foresight, jitter_response, swapped
-from wam.evaluation.latent_action.evaluate import evaluate, find_tokenizer
+from wam.evaluation.latent_action.evaluate import evaluate
 from wam.evaluation.latent_action.readings import Readings, read
 from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
 from wam.tokenizers.latent_action import LatentActionTokenizer
+from wam.training.state import newest_checkpoint
 from wam.training.trainer import train
 
 
@@ -66,7 +67,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def oracle(run: Path) -> Oracle:
-    trained = find_tokenizer(run)
+    trained = LatentActionTokenizer.from_pretrained(newest_checkpoint(run))
     tokenizer = Oracle(trained.config).eval()
     tokenizer.cameras, tokenizer.provenance = trained.cameras[:1], trained.provenance
     return tokenizer
@@ -205,7 +206,7 @@ def test_held_out_clips_are_measured_and_clips_of_the_training_are_refused(
 
 
 def test_untrained_weights_are_named_so(tmp_path: Path, data: Path, run: Path) -> None:
-    tokenizer = LatentActionTokenizer(find_tokenizer(run).config)
+    tokenizer = LatentActionTokenizer(LatentActionTokenizer.from_pretrained(newest_checkpoint(run)).config)
     tokenizer.cameras = ("a", "b")
     tokenizer.save_pretrained(tmp_path)
     found = evaluate(tmp_path, LatentActionEvaluateConfig(data=str(data), axes=(0, 1), windows=40, held_out=0.3))

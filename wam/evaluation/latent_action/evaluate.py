@@ -25,6 +25,7 @@ from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
 from wam.tokenizers.latent_action import LatentActionTokenizer
 from wam.tokenizers.latent_action.features import make_features
 from wam.tokenizers.quantizers import code_health
+from wam.training.state import newest_checkpoint
 
 BASELINE = 1500
 """Windows the baseline is fitted on: frozen encoders are slow, and wide features need few."""
@@ -63,18 +64,13 @@ class LatentActionEvaluation:
         return all(figure.passed is not False for figure in self.figures)
 
 
-def find_tokenizer(path: Path) -> LatentActionTokenizer:
-    """The tokenizer of a run (its newest checkpoint) or of a saved folder."""
-    pointer = path / "checkpoints" / "last"
-    folder = path / "checkpoints" / pointer.read_text().strip() if pointer.is_file() else path
-    return LatentActionTokenizer.from_pretrained(folder)
-
-
 def evaluate(path: Path, config: LatentActionEvaluateConfig) -> LatentActionEvaluation:
-    """Measure the tokenizer at `path` on what the config and the run name. Raises WamError where nothing can be measured."""
+    """Measure the tokenizer at `path`, a run or a saved folder, on what the config and the run name.
+
+    Raises WamError where nothing can be measured."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    tokenizer = find_tokenizer(path)
+    tokenizer = LatentActionTokenizer.from_pretrained(newest_checkpoint(path))
     found = LatentActionEvaluation()
     found.notes |= {
         "random_weights": bool(tokenizer.provenance.get("random", True)),

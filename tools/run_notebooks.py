@@ -4,7 +4,8 @@
     .venv/bin/python tools/run_notebooks.py [notebooks/NAME.py ...] [--set run=runs/other] [--output FOLDER]
 
 --set replaces values of the cell tagged `parameters`, as papermill does: a cell with them follows it. A cell that fails
-stops with its sentence and status 2, and leaves the .ipynb that was there.
+stops with its sentence and status 2, and leaves the .ipynb that was there. Pictures of cells tagged `third-party`, which show
+other people's recordings, stay out of that .ipynb; the one in --whole has them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +47,27 @@ def run_notebook(source: Path, *, folder: Path, parameters: Mapping[str, str], t
     return notebook
 
 
+def without_third_party(notebook: Any) -> Any:
+    """A copy in which cells tagged `third-party` keep what they print and lose their pictures."""
+    copy = deepcopy(notebook)
+    for cell in copy.cells:
+        if "third-party" not in cell.metadata.get("tags", ()):
+            continue
+        kept = [out for out in cell.outputs if not any(kind.startswith("image/") for kind in out.get("data", {}))]
+        if len(kept) < len(cell.outputs):
+            note = "(The picture shows third-party recordings, which are not kept here: run the notebook to see it.)\n"
+            kept.insert(0, nbformat.v4.new_output("stream", name="stdout", text=note))
+        cell.outputs = kept
+    return copy
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", type=Path, help="default: all of notebooks/")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the parameters cell")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="where to run; default: here")
     parser.add_argument("--output", type=Path, help="folder of the .ipynb files; default: beside the sources")
+    parser.add_argument("--whole", type=Path, default=Path("runs/notebooks"), help="folder for them with all pictures")
     options = parser.parse_args(arguments)
     parameters = dict(text.split("=", 1) for text in options.set)
     for source in options.sources or sorted(NOTEBOOKS.glob("*.py")):
@@ -60,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except CellExecutionError as error:
             sys.stderr.write(f"{source.name}: {error.evalue}\n")
             return 2
-        write_bytes(target, nbformat.writes(notebook).encode())
+        write_bytes(options.whole / target.name, nbformat.writes(notebook).encode())
+        write_bytes(target, nbformat.writes(without_third_party(notebook)).encode())
         sys.stdout.write(f"{target}\n")
     return 0
 

@@ -20,7 +20,8 @@ def duration(seconds: float) -> str:
 class Progress:
     """`with Progress("train", total) as progress: progress.update(done, note="loss 0.12")`.
 
-    `done` counts from `start`, work of an earlier run, which says nothing about the speed of this one.
+    `done` counts from `start`, work of an earlier run, which says nothing about the speed of this one. total 0: not known
+    yet; it may be set later.
     """
 
     def __init__(self, label: str, total: int, *, start: int = 0, every: float = 10.0, quiet: bool = False) -> None:
@@ -34,12 +35,13 @@ class Progress:
     def update(self, done: int, *, note: str = "") -> None:
         now = time.monotonic()
         pause = 0.2 if self.live else self.every
-        if self.quiet or (now - self._printed < pause and done < self.total):
+        if self.quiet or (now - self._printed < pause and (done < self.total or not self.total)):
             return
         self._printed = now
         elapsed, fresh = now - self._began, done - self.start
-        left = f"{duration(elapsed / fresh * (self.total - done))} left" if fresh > 0 else "timing"
-        line = f"{self.label} {done}/{self.total}  {left}  {note}".rstrip()
+        known = self.total and fresh > 0
+        left = f"{duration(elapsed / fresh * (self.total - done))} left" if known else "timing"
+        line = f"{self.label} {done}{f'/{self.total}' if self.total else ''}  {left}  {note}".rstrip()
         if self.live:
             sys.stderr.write(f"\r\x1b[K{line}")
         else:

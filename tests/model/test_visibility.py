@@ -41,7 +41,7 @@ def test_the_context_of_every_preset_is_what_no_noisy_stream_reaches(name: str) 
     table = table_from(name)
     noisy = ("future", "action", "latent_action", "occupancy", "value")
     context = table.context(STREAMS, noisy)
-    assert set(context) == {"text", "observation", "state"}
+    assert set(context) == {"text", "observation", "state", "velocity"}
     assert not any(table.reaches(n, c) for n in noisy for c in context)
 
 
@@ -75,3 +75,11 @@ def test_a_wrong_table_says_what_was_expected(data: object, word: str) -> None:
     with pytest.raises(WamError, match="expected") as error:
         table_from(data)  # type: ignore[arg-type]
     assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_action_reads_the_velocity_where_the_future_is_dropped(name: str) -> None:
+    table = table_from(name)
+    present = ("text", "observation", "state", "velocity", "action", "latent_action", "value")
+    assert not any(table.reaches("velocity", stream, present) for stream in ("action", "latent_action", "value"))
+    assert table.reaches("velocity", "future")

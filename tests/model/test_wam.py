@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.model.conftest import make_batch, make_model
 from wam.contracts import Batch, WamError
 from wam.diffusion.clocks import ClockConfig, sampling_clocks
-from wam.model.config import StreamConfig
+from wam.model.config import StreamConfig, default_streams
 
 METHODS = ("policy", "imagine", "forward_dynamics", "inverse_dynamics", "joint")
 
@@ -148,3 +150,27 @@ def test_wrong_shapes_say_expected_and_got(change: dict[str, torch.Tensor], word
 def test_a_conditional_without_what_it_is_given_says_so(batch: Batch) -> None:
     with pytest.raises(WamError, match="a batch with action"):
         make_model().forward_dynamics(batch.without("action"))
+
+
+def test_of_a_split_state_inverse_dynamics_and_policy_are_not_told_the_velocity(batch: Batch) -> None:
+    model = make_model()
+    model = make_model(streams=split(model.config.streams))
+    assert batch.state is not None
+    faster = batch.replace(state=batch.state + torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    for method in ("policy", "inverse_dynamics"):
+        torch.testing.assert_close(getattr(model, method)(faster).action, getattr(model, method)(batch).action)
+    for method in ("forward_dynamics", "imagine"):
+        assert not torch.equal(getattr(model, method)(faster).future, getattr(model, method)(batch).future)
+    elsewhere = batch.replace(state=batch.state + torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    for method in ("policy", "inverse_dynamics"):
+        assert not torch.equal(getattr(model, method)(elsewhere).action, getattr(model, method)(batch).action)
+
+
+def split(streams: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
+    own = {"state": [0, 1], "velocity": [2, 3]}
+    return {s: replace(stream, columns=own.get(s, [])) for s, stream in streams.items()}
+
+
+def test_columns_that_a_state_does_not_have_are_refused() -> None:
+    with pytest.raises(WamError, match="columns of a state of 4 numbers"):
+        make_model(streams={**default_streams(), "velocity": StreamConfig(kind="vector", columns=[4])})

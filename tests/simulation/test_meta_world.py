@@ -143,6 +143,21 @@ def test_an_action_moves_the_hand_along_its_axis(environment):
         assert moved[axis] > 0.02
 
 
+def test_the_state_tells_how_fast_the_hand_moves(environment):
+    env = environment(OPEN)
+    env.reset(0)
+    told, places = [], []
+    for phase in np.linspace(0, 2 * np.pi, 30):
+        env.step(np.array([np.sin(phase), np.cos(phase), np.sin(2 * phase), 0]), render=False)
+        told.append(env.robot_state()[4:])
+        places.append(env.hand_position)
+    seen = np.gradient(np.array(places), axis=0) * env.action_space.rate_hz  # over two steps, so a little smoother
+    for axis in range(3):
+        assert np.corrcoef(np.array(told)[1:-1, axis], seen[1:-1, axis])[0, 1] > 0.97
+    np.testing.assert_allclose(np.array(told)[1:-1], seen[1:-1], atol=0.15)
+    assert np.abs(seen).max() > 0.3
+
+
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.array([0, np.nan, 0, 0])])
 def test_a_wrong_action_is_refused(environment, wrong):
     env = environment(OPEN)

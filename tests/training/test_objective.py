@@ -81,7 +81,7 @@ def test_only_a_text_encoder_that_is_learned_here_hears_nonsense(monkeypatch: py
 def test_a_conditional_that_hides_the_state_is_trained_without_it(share: float) -> None:
     model = make_model(state_dropout=0.0, video_share=0.5)
     model.config.conditionals = [row for row in default_conditionals() if row.name in ("policy", "inverse_dynamics")]
-    model.config.conditionals[1].hide_state = share
+    model.config.conditionals[1].hide = {"state": share, "velocity": share}
     batch = make_batch(4).replace(play=torch.tensor([True, True, False, False]))
     before = losses(model, batch)
     assert batch.state is not None

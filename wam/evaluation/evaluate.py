@@ -40,7 +40,7 @@ FIRST_START = 0
 """Evaluation starts are seeds from here on; collection's begin at `wam.simulation.record.FIRST_SEED`, a million."""
 
 CONDITIONALS = Conditionals(
-    forward=("observation", "state", "text", "action"), inverse=("observation", "state", "text", "future")
+    forward=("observation", "state", "velocity", "text", "action"), inverse=("observation", "state", "text", "future")
 )
 
 

@@ -32,13 +32,14 @@ class Conditionals:
 
     forward: tuple[str, ...] = ("observation", "action")
     inverse: tuple[str, ...] = ("observation", "future")
-    policy: tuple[str, ...] = ("observation", "state", "text")
+    policy: tuple[str, ...] = ("observation", "state", "velocity", "text")
     imagine: tuple[str, ...] = ("observation", "text")
 
 
 _FIELDS = {
     "observation": ("images", "view_mask", "depth", "intrinsics", "extrinsics", "embodiment"),
     "state": ("state",),
+    "velocity": ("state",),
     "text": ("instruction",),
     "action": ("action", "action_mask"),
     "latent_action": ("latent_action",),

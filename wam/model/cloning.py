@@ -25,7 +25,8 @@ from wam.tokenizers.text import TextConfig, make_text_encoder
 
 @dataclass(kw_only=True)
 class CloningConfig:
-    """width of the trunk; channels of the first convolution, doubled three times."""
+    """width of the trunk; channels of the first convolution, doubled three times; columns of the state that are read, all
+    where none is named."""
 
     width: int = 256
     channels: int = 24
@@ -34,6 +35,7 @@ class CloningConfig:
     chunk: int = 8
     action_dim: int = 4
     state_dim: int = 4
+    columns: list[int] = field(default_factory=list)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
 
 
@@ -51,7 +53,7 @@ class CloningPolicy(nn.Module):
             last = outputs
         self.encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.text = make_text_encoder(config.text)
-        inputs = config.views * last * 16 + config.state_dim + config.text.width
+        inputs = config.views * last * 16 + (len(config.columns) or config.state_dim) + config.text.width
         self.trunk = nn.Sequential(
             nn.Linear(inputs, config.width),
             nn.LayerNorm(config.width),
@@ -77,6 +79,7 @@ class CloningPolicy(nn.Module):
         if batch.state is None:
             raise expected("windows with a state", got="none", do="clone from data that has observation.state")
         state = self.normalizer("state").normalize(batch.state)
+        state = state[:, self.config.columns] if self.config.columns else state
         found = self.trunk(torch.cat([seen, state, sentence], dim=1))
         return found.reshape(B, self.config.chunk, self.config.action_dim)
 

@@ -11,17 +11,21 @@ from wam.diffusion.flow import Parametrisation
 from wam.tokenizers.text import TextConfig
 from wam.tokenizers.video import VideoConfig
 
+VECTORS = ("state", "velocity")
+"""Streams that may be hidden window by window; a model may lack the second."""
+
 
 @dataclass(kw_only=True)
 class StreamConfig:
-    """One stream. kind: `text`, `video`, `vector` (one token) or `chunk` (one token per step).
+    """One stream. kind: `text`, `video`, `vector` (one token of the state) or `chunk` (one token per step).
 
     width: 0 takes the model's. predicts: what a noisy stream's head prints. loss_weight: its share of the loss.
     tubelet: frames joined into one token grid (video). registers: learned extra tokens (UWM). stem: `conv` or `patch`,
     of `stem_width` channels at its finest, to `grid` x `grid` tokens; `conv` starts on fold x fold pixels in one.
     join_views: the views' pictures enter as channels of one, which halves the tokens of two views. blocks: modulated
     residual blocks in the conv stem too. warp: an x0 prediction moves the present by a flow before it adds to it.
-    tokens: length every sentence is padded or cut to.
+    tokens: length every sentence is padded or cut to. columns: of the state, which a vector reads; none named: all of them,
+    where training finds no velocities among the state's names (`split_state`).
     """
 
     kind: str
@@ -40,6 +44,7 @@ class StreamConfig:
     blocks: bool = False
     warp: bool = False
     tokens: int = 12
+    columns: list[int] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -47,15 +52,15 @@ class ConditionalConfig:
     """One row of the training mixture: clock rules by stream (see `wam.diffusion.clocks`) and how often it is drawn.
 
     weight: on demonstrations; play: on random play, where actions do not follow from the frame (None: as `weight`).
-    loss_scale: of its losses, beside the streams' own weights. hide_state: share of its windows without the state: where
-    the hand goes may be guessed from how it moves now, and inverse dynamics would not learn to look at the frames.
+    loss_scale: of its losses, beside the streams' own weights. hide: share of its windows without these vector streams: what
+    the hand does may be guessed from how it moves now, and inverse dynamics would not learn to look at the frames.
     """
 
     name: str
     weight: float
     play: float | None = None
     loss_scale: float = 1.0
-    hide_state: float = 0.0
+    hide: dict[str, float] = field(default_factory=dict)
     clocks: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +69,7 @@ def default_streams() -> dict[str, StreamConfig]:
         "text": StreamConfig(kind="text"),
         "observation": StreamConfig(kind="video", grid=4, fold=2, stem_width=32, join_views=True),
         "state": StreamConfig(kind="vector"),
+        "velocity": StreamConfig(kind="vector"),
         "future": StreamConfig(
             kind="video",
             predicts="x0",
@@ -93,9 +99,16 @@ def default_conditionals() -> list[ConditionalConfig]:
             weight=0.3,
             play=0.43,
             loss_scale=1.5,
+            hide={"velocity": 0.9},
             clocks={"action": "draw", "future": "clean"},
         ),
-        row(name="imagine", weight=0.2, play=0.01, clocks={"action": "noise", "future": "draw"}),
+        row(
+            name="imagine",
+            weight=0.2,
+            play=0.01,
+            hide={"state": 0.5, "velocity": 0.5},
+            clocks={"action": "noise", "future": "draw"},
+        ),
         row(name="joint", weight=0.15, play=0.03, clocks={"action": "draw", "future": "draw"}),
     ]
 
@@ -108,7 +121,7 @@ class ModelConfig:
     attention can join them, widths may differ. condition_width: of the vector in which a stream's clock and all that
     modulates it are summed. views, history, future, chunk: V, observed T (`history_stride` dataset frames apart), future
     frame offsets (in dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional:
-    state_dropout hides the state (imagined frames have none), text_dropout trains the unconditional model that guidance
+    state_dropout hides all of the state (imagined frames have none), text_dropout trains the unconditional model that guidance
     needs; word_noise replaces words of a sentence by nonsense, so that a text encoder learned here bears words it never met.
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
@@ -154,6 +167,12 @@ class ModelConfig:
                 do="change `model.future` or `model.streams.future.tubelet`",
             )
         for row in self.conditionals:
+            if unknown := set(row.hide) - set(VECTORS):
+                raise expected(
+                    f"conditional {row.name!r} to hide streams among {VECTORS}",
+                    got=sorted(unknown),
+                    do="mend `model.conditionals`",
+                )
             for stream, rule in row.clocks.items():
                 if stream not in self.streams or rule not in RULES:
                     raise expected(
@@ -168,4 +187,9 @@ class ModelConfig:
     @property
     def noisy(self) -> tuple[str, ...]:
         """Streams that are denoised, in a fixed order."""
-        return tuple(s for s in self.streams if s not in ("text", "observation", "state"))
+        return tuple(s for s in self.streams if s not in ("text", "observation", *self.vectors))
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Streams that read the robot's state, all of it or some of its columns."""
+        return tuple(s for s, stream in self.streams.items() if stream.kind == "vector")

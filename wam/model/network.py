@@ -65,8 +65,14 @@ class JointNetwork(nn.Module):
             if c.kind == "text":
                 self.stems[s] = TextStem(text, tokens=c.tokens, width=widths[s], condition_width=W)
             elif c.kind == "vector":
+                if wrong := [column for column in c.columns if not 0 <= column < config.state_dim]:
+                    raise expected(
+                        f"columns of a state of {config.state_dim} numbers",
+                        got=wrong,
+                        do=f"set model.streams.{s}.columns",
+                    )
                 self.stems[s] = VectorStem(
-                    config.state_dim,
+                    len(c.columns) or config.state_dim,
                     embodiments=config.embodiments,
                     prompts=config.soft_prompts,
                     width=widths[s],
@@ -150,8 +156,8 @@ class JointNetwork(nn.Module):
             return to_unit(self.video_tokenizer.decode(latents))
         return to_unit(self.video_tokenizer.decode(torch.cat([present, latents], dim=2)))[:, :, 1:]
 
-    def context(self, batch: Batch, *, hide_state: Tensor | None = None, time: int = 0) -> Context:
-        """Run the streams that no noisy stream reaches. hide_state (B,) bool marks rows whose state is kept away."""
+    def context(self, batch: Batch, *, hide: Mapping[str, Tensor] | None = None, time: int = 0) -> Context:
+        """Run the streams that no noisy stream reaches. hide: rows (B,) bool from which a vector stream is kept away."""
         latents = self.encode_frames(batch.images)
         size, frames = batch.size, latents.shape[2]
         inputs: dict[str, StreamInput] = {}
@@ -163,10 +169,9 @@ class JointNetwork(nn.Module):
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
         times = time + self.config.history_stride * torch.arange(1 - frames, 1)
         inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times)
-        if "state" in self.stems:
-            inputs["state"] = self._state(
-                batch.state, summaries, size=size, hide=hide_state, embodiment=batch.embodiment, time=time
-            )
+        inputs |= self._vectors(
+            batch.state, summaries, size=size, hide=hide or {}, embodiment=batch.embodiment, time=time
+        )
         _, caches = self.transformer(inputs, self.table, cache_only=True)
         return Context(
             size=size,
@@ -210,40 +215,47 @@ class JointNetwork(nn.Module):
             keys = caches["text"].layers[0][0]
             if moved := self._at(times[-1] - context.time, keys[:, 0]):
                 caches["text"] = caches["text"].turned(moved)
-        caches.pop("state", None)
+        for stream in self.config.vectors:
+            caches.pop(stream, None)
         inputs = {"observation": self._observation(latents, context.view_mask, summaries, torch.tensor(times))}
         _, newer = self.transformer(inputs, self.table, context=caches, cache_only=True, window=window)
         caches["observation"] = caches["observation"].extend(newer["observation"], keep=window)
-        if "state" in self.stems:
-            own = self._state(
-                state, summaries, size=context.size, hide=None, embodiment=context.embodiment, time=times[-1]
+        if self.config.vectors:
+            own = self._vectors(
+                state, summaries, size=context.size, hide={}, embodiment=context.embodiment, time=times[-1]
             )
-            caches |= self.transformer({"state": own}, self.table, context=caches, cache_only=True)[1]
+            caches |= self.transformer(own, self.table, context=caches, cache_only=True)[1]
         return replace(context, caches=caches, summaries=summaries, present=latents[:, :, -1:], time=times[-1])
 
-    def _state(
+    def _vectors(
         self,
         state: Tensor | None,
         summaries: dict[str, Tensor],
         *,
         size: int,
-        hide: Tensor | None,
+        hide: Mapping[str, Tensor],
         embodiment: Tensor | None,
         time: int,
-    ) -> StreamInput:
-        """The state's token at the present; its summary joins `summaries`. hide (B,) bool marks rows without a state."""
-        device = self.stream_bias["state"].device
-        if state is None:
-            state, hide = (
-                torch.zeros(size, self.config.state_dim, device=device),
-                torch.ones(size, device=device).bool(),
-            )
-        elif state.shape[1] != self.config.state_dim:
-            raise expected(f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset")
-        if hide is None:
-            hide = torch.zeros(size, dtype=torch.bool, device=device)
-        h, summaries["state"] = self.stems["state"](state, hide, embodiment)
-        return StreamInput(h=h, condition=self._condition("state", summaries, size), rotary=self._at(time, h))
+    ) -> dict[str, StreamInput]:
+        """A token at the present for each stream that reads the state (B, S), or columns of it; their summaries join
+        `summaries`. hide: rows (B,) bool in which a stream is missing; all of them where there is no state."""
+        inputs = {}
+        for s in self.config.vectors:
+            device, columns = self.stream_bias[s].device, self.config.streams[s].columns
+            if state is None:
+                known, missing = (
+                    torch.zeros(size, self.config.state_dim, device=device),
+                    torch.ones(size, device=device).bool(),
+                )
+            elif state.shape[1] != self.config.state_dim:
+                raise expected(
+                    f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset"
+                )
+            else:
+                known, missing = state, hide.get(s, torch.zeros(size, dtype=torch.bool, device=device))
+            h, summaries[s] = self.stems[s](known[:, columns] if columns else known, missing, embodiment)
+            inputs[s] = StreamInput(h=h, condition=self._condition(s, summaries, size), rotary=self._at(time, h))
+        return inputs
 
     def _observation(
         self, latents: Tensor, view_mask: Tensor | None, summaries: dict[str, Tensor], times: Tensor

@@ -24,7 +24,7 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
         images=pictures(config.history),
         future=pictures(len(config.future)) if future else None,
         future_mask=torch.ones(size, len(config.future), dtype=torch.bool) if future else None,
-        state=torch.randn(size, config.state_dim, generator=g) if "state" in streams else None,
+        state=torch.randn(size, config.state_dim, generator=g) if config.vectors else None,
         action=chunks(config.action_dim) if action else None,
         action_mask=torch.ones(size, config.chunk, dtype=torch.bool) if action else None,
         latent_action=chunks(config.latent_action_dim, config.latent_action_length)

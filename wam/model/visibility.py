@@ -30,7 +30,7 @@ import yaml
 
 from wam.contracts import expected
 
-STREAMS = ("text", "observation", "state", "future", "action", "latent_action", "occupancy", "value")
+STREAMS = ("text", "observation", "state", "velocity", "future", "action", "latent_action", "occupancy", "value")
 PRESETS = Path(__file__).with_name("visibility.yaml")
 
 

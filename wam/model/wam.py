@@ -8,7 +8,8 @@
 | `inverse_dynamics` | observation, future      | action         |
 | `joint`            | observation, state, text | future, action |
 
-Text and state always ride along where the batch has them. Source of the idea: UWM (Zhu et al. 2025), Motus, Cosmos.
+Text and state ride along where the batch has them; of a state that is split, inverse dynamics is not given the velocity,
+which tells much of what will be done without a look at the frames. Source of the idea: UWM (Zhu et al. 2025), Motus, Cosmos.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from wam.model.normalize import Normalizer
 from wam.tokenizers.text import TextEncoder, make_text_encoder
 from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
 
-CONTEXT = ("observation", "text", "state")
+CONTEXT = ("observation", "text", "state", "velocity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,10 @@ class WorldActionModel(nn.Module):
     @torch.no_grad()
     def context(self, batch: Batch, *, given: Sequence[str] = CONTEXT) -> Context:
         """The cache of an observation, for repeated `sample(context=...)` calls."""
-        hidden = [name for name, stream in (("state", "state"), ("instruction", "text")) if stream not in given]
-        return self.network.context(self.normalized(batch.without(*hidden)))
+        told = batch if "text" in given else batch.without("instruction")
+        kept_away = torch.ones(batch.size, dtype=torch.bool, device=batch.images.device)
+        hide = {s: kept_away for s in self.config.vectors if s not in given}
+        return self.network.context(self.normalized(told), hide=hide)
 
     @torch.no_grad()
     def sample(
@@ -147,7 +150,7 @@ class WorldActionModel(nn.Module):
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch.
         """
-        if unknown := (set(want) - set(self.config.noisy)) | (set(given) - set(self.config.streams)):
+        if unknown := (set(want) - set(self.config.noisy)) | (set(given) - {*self.config.streams, *CONTEXT}):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
         device = batch.images.device
         plain = self.normalized(batch)
@@ -233,8 +236,9 @@ class WorldActionModel(nn.Module):
         return self.sample(batch, given=(*CONTEXT, "action"), want=("future",), steps=steps, **options)
 
     def inverse_dynamics(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
-        """p(action | observation, future)."""
-        return self.sample(batch, given=(*CONTEXT, "future"), want=("action",), steps=steps, **options)
+        """p(action | observation, state, text, future), without the velocity."""
+        given = ("observation", "text", "state", "future")
+        return self.sample(batch, given=given, want=("action",), steps=steps, **options)
 
     def joint(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
         """p(future, action | observation, state, text)."""

@@ -1,7 +1,8 @@
 """Meta-World's fifty tasks on MuJoCo, seen through ray-cast cameras.
 
 An action moves the hand's target by up to one centimetre per simulator step and opens or closes the gripper. The
-state is what a robot feels: the hand's position and the gripper's opening; where objects are has to be seen.
+state is what a robot feels: the hand's position and velocity and the gripper's opening; where objects are has to be
+seen. The velocity matters to futures: one frame does not tell how the hand moves now, and it goes on moving.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def task_names() -> tuple[str, ...]:
 class MetaWorld:
     """One Meta-World task as an `Environment`; see `make_environment` for the arguments."""
 
-    state_dim = 4
-    state_names = ("hand_x", "hand_y", "hand_z", "gripper_opening")
+    state_dim = 7
+    state_names = ("hand_x", "hand_y", "hand_z", "gripper_opening", "velocity_x", "velocity_y", "velocity_z")
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class MetaWorld:
 
     def robot_state(self) -> np.ndarray:
         self._require_reset()
-        return self._seen[:4].astype(np.float32)
+        return np.concatenate([self._seen[:4], self.hand_velocity]).astype(np.float32)
 
     def get_state(self) -> np.ndarray:
         """[length of the start's random vector, that vector, steps, MuJoCo's state with mocap and warm start, zeros].
@@ -197,6 +198,14 @@ class MetaWorld:
     def hand_position(self) -> np.ndarray:
         """(3,) metres, the truth."""
         return self._env.data.body("hand").xpos.copy()
+
+    @property
+    def hand_velocity(self) -> np.ndarray:
+        """(3,) metres per second along the world's axes, the truth."""
+        turning_and_moving, model, data = np.zeros(6), self._env.model, self._env.data
+        body = data.body("hand").id
+        mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, turning_and_moving, 0)
+        return turning_and_moving[3:]
 
     def _begin(self, draw: np.ndarray) -> None:
         """Put everything at the start that a random vector means; nothing of the episode before remains."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from wam.contracts import Batch, expected
+from wam.data.features import ACTION, STATE
 from wam.data.mixture import Mixture
 from wam.data.splits import split_episodes, task_of
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
+from wam.model.config import ModelConfig
 from wam.model.normalize import Normalizer
 from wam.training.config import DataConfig, DataPart, TrainConfig
 
@@ -90,6 +92,40 @@ def make_mixture(config: TrainConfig) -> tuple[Mixture, Batch | None]:
     opened = [open_part(part, config.data, window_spec(config)) for part in config.data.parts]
     mixture = Mixture([one for parts, _ in opened for one in parts])
     return mixture, next((aside for _, aside in opened if aside is not None), None)
+
+
+def fit_dimensions(model: ModelConfig, stores: Sequence[EpisodeStore]) -> None:
+    """Set the sizes of actions and states from the widest of the datasets, and split the state by its names."""
+    names: list[str] = []
+    for name, key in (("action", ACTION), ("state", STATE)):
+        found = [store.info.features[key] for store in stores if key in store.info.features]
+        if found:
+            widest = max(found, key=lambda feature: feature.shape[0])
+            setattr(model, f"{name}_dim", widest.shape[0])
+            names = flat_names(widest.names)
+    split_state(model, names)
+
+
+def split_state(model: ModelConfig, names: Sequence[str]) -> None:
+    """Give the model's velocity stream the columns of the state that are named so ("vel"), and its state stream the others.
+    A model of data without any has no velocity stream. Columns that the config names stay."""
+    velocity = model.streams.get("velocity")
+    if velocity is None or velocity.columns:
+        return
+    fast = [column for column, name in enumerate(names) if "vel" in name.lower()]
+    if not fast or len(fast) == len(names):
+        del model.streams["velocity"]
+        return
+    velocity.columns = fast
+    if "state" in model.streams and not model.streams["state"].columns:
+        model.streams["state"].columns = [column for column in range(len(names)) if column not in fast]
+
+
+def flat_names(names: Any) -> list[str]:
+    """The names of a feature, which some datasets group in a mapping; empty where they have none."""
+    if isinstance(names, Mapping):
+        return [name for group in names.values() for name in flat_names(group)]
+    return [str(name) for name in names] if isinstance(names, list | tuple) else []
 
 
 class HasNormalizers(Protocol):

@@ -67,9 +67,11 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
         )
     passes = [_Pass.draw(model, group, play, alone=len(groups) == 1, generator=generator) for group in groups]
     hidden = torch.rand(size, generator=generator) < config.state_dropout
+    hide = {s: hidden.clone() for s in config.vectors}
     for one in passes:
-        hidden |= one.hidden(size, generator)
-    context = model.network.context(batch, hide_state=hidden.to(device))
+        for s, rows in one.hidden(size, generator).items():
+            hide[s] |= rows
+    context = model.network.context(batch, hide={s: rows.to(device) for s, rows in hide.items()})
     losses: dict[str, Tensor] = {}
     total = torch.zeros((), device=device)
     for one in passes:
@@ -110,15 +112,17 @@ class _Pass:
         row_weight = weights.sum(1) / weights.sum(1).max()
         return cls(group=group, rows=rows, draws=draws, chosen=chosen, row_weight=row_weight)
 
-    def hidden(self, size: int, generator: torch.Generator) -> Tensor:
-        """(size,) bool: the windows whose conditional hides the state. Several draws share a window and hide nothing."""
-        hidden = torch.zeros(size, dtype=torch.bool)
-        if self.draws == 1:
-            share = torch.tensor([row.hide_state for row in self.group.rows])[self.chosen]
-            hidden[slice(None) if self.rows is None else self.rows] = (
-                torch.rand(len(share), generator=generator) < share
-            )
-        return hidden
+    def hidden(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """(size,) bool by vector stream: windows whose conditional hides it. Several draws share a window and hide nothing."""
+        found: dict[str, Tensor] = {}
+        if self.draws > 1:
+            return found
+        luck = torch.rand(len(self.chosen), generator=generator)
+        for s in sorted({s for row in self.group.rows for s in row.hide}):
+            share = torch.tensor([row.hide.get(s, 0.0) for row in self.group.rows])[self.chosen]
+            found[s] = torch.zeros(size, dtype=torch.bool)
+            found[s][slice(None) if self.rows is None else self.rows] = luck < share
+        return found
 
 
 def scrambled(sentence: str, share: float, generator: torch.Generator) -> str:

@@ -20,7 +20,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wam.contracts import Batch, expected
-from wam.data.features import ACTION, STATE
 from wam.data.store import EpisodeStore
 from wam.model.synthetic import synthetic_batch
 from wam.model.wam import WorldActionModel
@@ -28,6 +27,7 @@ from wam.progress import duration
 from wam.tokenizers.autoencoder import Autoencoder, autoencoder_loss
 from wam.tokenizers.interface import to_signed
 from wam.training.config import TrainConfig
+from wam.training.data import fit_dimensions
 from wam.training.ema import Ema
 from wam.training.objective import joint_losses
 
@@ -167,10 +167,7 @@ def read_data(config: TrainConfig) -> int | None:
     if not there or len(there) < len(config.data.parts):
         return None
     stores = [EpisodeStore(root) for root in there]
-    for name, key in (("action", ACTION), ("state", STATE)):
-        dims = [store.info.features[key].shape[0] for store in stores if key in store.info.features]
-        if dims:
-            setattr(config.model, f"{name}_dim", max(dims))
+    fit_dimensions(config.model, stores)
     frames = sum(episode.length for store in stores for episode in store.episodes)
     return int(frames * (1 - config.data.held_out))
 

@@ -145,7 +145,7 @@ class Trainer:
         batches = iter(loader)
         begun, latest, checks = time.perf_counter(), {}, {}
         timed: list[float] = []
-        with self._signals(), Progress("train", self.total or 1, start=started_from, quiet=not self._main) as progress:
+        with self._signals(), Progress("train", self.total, start=started_from, quiet=not self._main) as progress:
             while (not self.total or self.step < self.total) and self._stop is None:
                 step_begun = time.perf_counter()
                 latest = self._train_step(batches)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wam.contracts import Batch
 from wam.model.cloning import CloningPolicy
 from wam.training.config import TrainConfig
-from wam.training.data import fit_normalizers, make_mixture
+from wam.training.data import fit_dimensions, fit_normalizers, make_mixture
 
 
 class CloningStage:
@@ -24,7 +24,8 @@ class CloningStage:
         c = config.cloning
         c.views, c.history, c.chunk = len(config.data.cameras), config.model.history, config.model.chunk
         c.action_dim = max(d.action_dim or 0 for d in datasets)
-        c.state_dim = max(d.state_dim or 0 for d in datasets)
+        fit_dimensions(config.model, [d.store for d in datasets])
+        c.state_dim, c.columns = config.model.state_dim, config.model.streams["state"].columns
         space = next((d.store.info.action_space for d in datasets if d.store.info.action_space), None)
         self.policy = CloningPolicy(c, action_space=space)
         self.module: nn.Module = self.policy

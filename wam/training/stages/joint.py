@@ -14,7 +14,7 @@ from wam.contracts import Batch, expected
 from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
-from wam.training.data import fit_normalizers, make_mixture
+from wam.training.data import fit_dimensions, fit_normalizers, make_mixture
 from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
 from wam.training.start import start_from
@@ -35,10 +35,7 @@ class JointStage:
         self.action_space = next(
             (d.store.info.action_space for d in self.mixture.datasets if d.store.info.action_space), None
         )
-        for name in ("action", "state"):
-            dims = [getattr(d, f"{name}_dim") for d in self.mixture.datasets if getattr(d, f"{name}_dim")]
-            if dims:
-                setattr(config.model, f"{name}_dim", max(dims))
+        fit_dimensions(config.model, [d.store for d in self.mixture.datasets])
         self.latents = LatentLabels(config.latent_actions, config.model) if config.latent_actions else None
         if self.latents is not None:
             config.model.latent_action_dim, config.model.latent_action_length = self.latents.dim, self.latents.length

@@ -1,0 +1,217 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Latent actions: what happens between two frames, in a few codes
+#
+# Video of people has no recorded actions. A latent-action tokenizer makes some up: it looks at two frames and says in a
+# few codes what happened between them, so that a decoder can make the second frame from the first and the codes. This
+# notebook looks at the tokenizer that is shipped in `tokenizers/latent_action`: its codes on real clips of people, what
+# can be read from them, what they do when they are changed, and whether a person's codes move a robot.
+#
+# It needs recorded episodes (`make demo` makes `runs/demo/data`) and a folder of clips of people. `WAM_DATA` names the
+# latter; pictures made from these clips are not kept in the repository, so run the notebook to see them.
+
+# %% tags=["parameters"]
+path = "tokenizers/latent_action"  # a saved tokenizer, or a run of stage=latent-action
+episodes = "runs/demo/data"  # simulator episodes, of which the hand's true motion is known
+clips = ""  # real clips, with human_video/ and robot/phantom_pairs/ in it; empty: WAM_DATA, else ../shared/data
+
+# %%
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from wam.contracts import expected
+from wam.data.convert.frames import cover, read_video
+from wam.data.store import EpisodeStore
+from wam.data.video import probe
+from wam.evaluation.latent_action import probes
+from wam.evaluation.latent_action.config import PairsConfig
+from wam.evaluation.latent_action.driving import foreseen
+from wam.evaluation.latent_action.pictures import latent_walk, swap_strip, transfer_strip
+from wam.evaluation.latent_action.driving import swapped
+from wam.evaluation.latent_action.readings import encoded, episodes_of, read
+from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
+from wam.tokenizers.latent_action import LatentActionTokenizer
+
+if Path.cwd().name == "notebooks":
+    os.chdir("..")
+data = Path(clips or os.environ.get("WAM_DATA", "../shared/data"))
+if not (data / "human_video").is_dir():
+    raise expected(f"clips of people in {data / 'human_video'}", got="no such folder", do="set WAM_DATA or `clips`")
+
+torch.set_num_threads(1)
+tokenizer = LatentActionTokenizer.from_pretrained(path)
+gap = float(tokenizer.provenance["gap_seconds"])
+size = tokenizer.config.image_size
+levels = tokenizer.config.quantizer.levels
+print(f"{sum(p.numel() for p in tokenizer.parameters()) / 1e6:.1f}M parameters; two frames {gap:.2f} s apart become")
+print(f"{tokenizer.config.tokens} codes of {np.prod(levels)} each; views: {', '.join(tokenizer.cameras)}")
+
+
+def show(rows, heads=(), *, width=1.3):
+    """A table of pictures: (word, pictures) each row."""
+    columns = max(len(pictures) for _, pictures in rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(width * columns, width * 1.08 * len(rows)), squeeze=False)
+    for (word, pictures), line in zip(rows, axes, strict=True):
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.set_frame_on(False)
+        for axis, picture in zip(line, pictures, strict=False):
+            axis.imshow(picture, interpolation="nearest")
+        line[0].set_ylabel(word, fontsize=9)
+    for axis, head in zip(axes[0], heads, strict=False):
+        axis.set_title(head, fontsize=7)
+    figure.tight_layout(pad=0.3)
+    plt.show()
+
+
+# %% [markdown]
+# ## Codes of a clip
+#
+# A clip of a person sweeping with a brush, of a scene that training did not see. Over each pair of frames stand its codes.
+# Below: the decoder's next frame from the present and these codes, and from the codes of another moment.
+
+# %% tags=["third-party"]
+slot = tokenizer.cameras.index("video")
+there = np.arange(len(tokenizer.cameras)) == slot
+
+
+def windows_of(file):
+    """(N, V, 2, H, W, 3): every pair of frames a gap apart, starting each half gap."""
+    frames = np.stack([cover(frame, (size, size)) for frame in read_video(file)])
+    ahead = max(1, round(gap * probe(file).fps))
+    starts = np.arange(0, len(frames) - ahead, max(1, ahead // 2))
+    found = np.zeros((len(starts), len(tokenizer.cameras), 2, size, size, 3), np.uint8)
+    found[:, slot] = np.stack([frames[starts], frames[starts + ahead]], axis=1)
+    return found
+
+
+pairs = windows_of(data / "human_video" / "phantom__sweep_02.mp4")
+latents, codes, camera = encoded(tokenizer, pairs, there)
+numbers = codes @ np.cumprod([1, *levels[:-1]])  # one number for each latent's four digits
+shown = np.linspace(0, len(pairs) - 1, 8).astype(int)
+own = foreseen(tokenizer, pairs[:, :, 0], latents, there, camera=camera)[:, slot]
+other = foreseen(tokenizer, pairs[:, :, 0], np.roll(latents, len(pairs) // 2, 0), there, camera=camera)[:, slot]
+show(
+    [
+        ("present", pairs[shown, slot, 0]),
+        ("what came", pairs[shown, slot, 1]),
+        ("own codes", own[shown]),
+        ("other codes", other[shown]),
+    ],
+    [" ".join(map(str, row)) for row in numbers[shown]],
+)
+moved = np.abs(pairs[:, slot, 1].astype(int) - pairs[:, slot, 0]).max(-1) > 12
+error = {
+    word: np.square((frames - pairs[:, slot, 1] / 255)[moved]).mean()
+    for word, frames in {"own": own, "other": other, "copy": pairs[:, slot, 0] / 255}.items()
+}
+print(f"squared error where something changed: own codes {error['own']:.4f}, another moment's {error['other']:.4f},")
+print(f"copying the present {error['copy']:.4f}  (one clip, n = {len(pairs)} pairs)")
+
+# %% [markdown]
+# ## How codes are used
+#
+# A tokenizer that collapses says the same code whatever happens. Here all clips of people, one code after the other, by
+# how often it is said. (These clips include those it was trained on.)
+
+# %%
+counts = np.zeros(int(np.prod(levels)), int)
+files = sorted((data / "human_video").glob("*.mp4"))
+for file in files:
+    said = encoded(tokenizer, windows_of(file), there)[1] @ np.cumprod([1, *levels[:-1]])
+    counts += np.bincount(said.reshape(-1), minlength=len(counts))
+share = counts / counts.sum()
+perplexity = np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())
+figure, axis = plt.subplots(figsize=(7, 2))
+axis.bar(np.arange(len(share)), np.sort(share)[::-1], width=1.0)
+axis.axhline(1 / len(share), color="black", linewidth=0.8, linestyle=":")
+axis.set(xlabel="codes, most frequent first (dotted: all equally often)", ylabel="share")
+figure.tight_layout()
+plt.show()
+print(f"perplexity {perplexity:.0f} of {len(share)} codes ({perplexity / len(share):.2f}), never said: {(counts == 0).sum()}")
+
+# %% [markdown]
+# ## What can be read from them
+#
+# In the simulator the hand's true motion is known. It was hidden in training; a linear probe, fitted on training episodes,
+# now reads it from the latents of held-out random play. The control is the same probe fitted on shuffled motion.
+
+# %%
+store = EpisodeStore(episodes)
+known_episodes, aside = episodes_of(store, held_out=0.1, seed=0)
+known = read(tokenizer, store, known_episodes, limit=2000, seed=0)
+asked = read(tokenizer, store, aside, limit=1500, seed=1)
+known, asked = known[known.play], asked[asked.play]
+told = probes.linear_probe(known.latents, known.motion, asked.latents)
+control = probes.r2(probes.linear_probe(known.latents, known.motion, asked.latents, seed=0), asked.motion)
+figure, axes = plt.subplots(1, len(asked.names), figsize=(2.6 * len(asked.names), 2.6), squeeze=False)
+for dim, (axis, name) in enumerate(zip(axes[0], asked.names, strict=True)):
+    true, score = asked.motion[:, dim], probes.r2(told, asked.motion)[dim]
+    axis.plot(true, told[:, dim], ".", markersize=2, alpha=0.6)
+    axis.plot([true.min(), true.max()], [true.min(), true.max()], color="black", linewidth=0.8)
+    axis.set(title=f"{name}: R² {score:.2f} (shuffled {control[dim]:.2f})", xlabel="true motion, m", ylabel="as read, m")
+    axis.title.set_fontsize(9)
+figure.tight_layout()
+plt.show()
+print(f"n = {len(asked)} windows of random play from {len(np.unique(asked.episode))} held-out episodes")
+
+# %% [markdown]
+# ## Saying something else
+#
+# One present under latents along the directions in which they vary most. If latents are actions, something moves.
+
+# %%
+walk = latent_walk(tokenizer, asked, "walk")
+show(list(zip(walk.rows, walk.frames, strict=True)), ["-2 sd", "-1 sd", "mean", "+1 sd", "+2 sd"])
+
+# %% [markdown]
+# What happens in one scene (A), made to happen in another (B):
+
+# %%
+driven, frames, _ = swapped(tokenizer, asked, seed=0)
+strip = swap_strip(asked, driven, frames, columns=6)
+show(list(zip(strip.rows, strip.frames, strict=True)))
+
+# %% [markdown]
+# ## From a person to a robot
+#
+# Clips of people beside clips in which a robot arm was rendered into the same motion, frame by frame. Codes are read from
+# the person, and drive the robot's present. No robot clip was ever trained on. A prediction that blurs the arm is nearer to
+# the truth than an arm in its old place, so the gain has to be read beside that with codes of another moment.
+
+# %% tags=["third-party"]
+aligned = aligned_pairs(
+    PairsConfig(
+        human=str(data / "human_video"),
+        robot=str(data / "robot" / "phantom_pairs"),
+        clips=["phantom__sweep_02", "phantom__sweep_06", "phantom__sweep_08", "phantom__sweep_11"],
+    ),
+    seconds=gap,
+    size=size,
+)
+carried = transfer(tokenizer, aligned, slot=slot)
+strip = transfer_strip(aligned, carried, columns=8)
+show(list(zip(strip.rows, strip.frames, strict=True)))
+print(f"error of copying over error of the transfer, n = {len(aligned)}: {carried.gain:.2f}")
+print(f"with codes of another moment {carried.shuffled:.2f}, with the robot clip's own {carried.own:.2f}")
+
+# %% [markdown]
+# ## What this is for
+#
+# `stage=pretrain` trains a world-action model on video alone, with these latents in the place of actions; `stage=posttrain`
+# goes on with few labelled demonstrations (`make few-label` measures what that gains). The
+# [tokenizer's card](../tokenizers/latent_action/README.md) holds all figures, with the ones it misses; camera shake, for
+# one, is taken for action.

@@ -63,6 +63,7 @@ class TestTheDemoInParts:
 KINDS = {"data": CollectConfig, "eval": EvaluateConfig, "train": TrainConfig, "zoo": TrainConfig}
 OWN = {
     "data/curate": CurateConfig,
+    "data/latent-action-human": CurateConfig,
     "eval/latent-action": LatentActionEvaluateConfig,
     "eval/latent-action-human": LatentActionEvaluateConfig,
 }

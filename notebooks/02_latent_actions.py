@@ -38,9 +38,8 @@ from wam.data.store import EpisodeStore
 from wam.data.video import probe
 from wam.evaluation.latent_action import probes
 from wam.evaluation.latent_action.config import PairsConfig
-from wam.evaluation.latent_action.driving import foreseen
+from wam.evaluation.latent_action.driving import foreseen, swapped
 from wam.evaluation.latent_action.pictures import latent_walk, swap_strip, transfer_strip
-from wam.evaluation.latent_action.driving import swapped
 from wam.evaluation.latent_action.readings import encoded, episodes_of, read
 from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
 from wam.tokenizers.latent_action import LatentActionTokenizer
@@ -48,6 +47,8 @@ from wam.tokenizers.latent_action import LatentActionTokenizer
 if Path.cwd().name == "notebooks":
     os.chdir("..")
 data = Path(clips or os.environ.get("WAM_DATA", "../shared/data"))
+if not Path(episodes).is_dir():
+    raise expected(f"episodes in {episodes}", got="none", do="run `make demo`, which records some, or set `episodes`")
 if not (data / "human_video").is_dir():
     raise expected(f"clips of people in {data / 'human_video'}", got="no such folder", do="set WAM_DATA or `clips`")
 

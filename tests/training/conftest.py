@@ -18,10 +18,17 @@ SPACE = ActionSpace(
 
 
 def write_toy(
-    root: Path, *, episodes: int = 6, length: int = 20, action_free: bool = False, tinted: bool = False
+    root: Path,
+    *,
+    episodes: int = 6,
+    length: int = 20,
+    action_free: bool = False,
+    tinted: bool = False,
+    cameras: tuple[str, str] = ("a", "b"),
+    spatial: bool = False,
 ) -> Path:
     """A bright square pushed around a 32 x 32 picture by its actions, two pixels a unit. tinted: it also colours the
-    background with where it is, so that an action shows in every pixel."""
+    background with where it is, so that an action shows in every pixel. spatial: the state has three numbers, not two."""
     rng = np.random.default_rng(0)
     with EpisodeWriter(root, fps=10, action_space=None if action_free else SPACE) as writer:
         for number in range(episodes):
@@ -35,12 +42,12 @@ def write_toy(
                 row, column = place.round().astype(int).clip(1, 14)
                 picture[row - 1 : row + 2, column - 1 : column + 2] = 255
                 frames.append(picture.repeat(2, axis=0).repeat(2, axis=1))
-                states.append(place.copy())
+                states.append(np.append(place, place.sum()) if spatial else place.copy())
                 actions.append(push.copy())
                 place = (place + push).clip(1, 14)
             columns = {} if action_free else {"action": np.array(actions, np.float32)}
             writer.add_episode(
-                images={"a": np.stack(frames), "b": np.stack(frames)[:, ::-1].copy()},
+                images={cameras[0]: np.stack(frames), cameras[1]: np.stack(frames)[:, ::-1].copy()},
                 columns={"observation.state": np.array(states, np.float32), **columns},
                 task="push the square",
                 extra={"play": number % 2 == 0, "success": True, "seed": number, "environment": "toy"},

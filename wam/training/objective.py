@@ -69,7 +69,7 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
     hidden = torch.rand(size, generator=generator) < config.state_dropout
     hide = {s: hidden.clone() for s in config.vectors}
     for one in passes:
-        for s, rows in one.hidden(size, generator).items():
+        for s, rows in one.hidden(config.vectors, size, generator).items():
             hide[s] |= rows
     context = model.network.context(batch, hide={s: rows.to(device) for s, rows in hide.items()})
     losses: dict[str, Tensor] = {}
@@ -112,13 +112,13 @@ class _Pass:
         row_weight = weights.sum(1) / weights.sum(1).max()
         return cls(group=group, rows=rows, draws=draws, chosen=chosen, row_weight=row_weight)
 
-    def hidden(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def hidden(self, streams: Sequence[str], size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """(size,) bool by vector stream: windows whose conditional hides it. Several draws share a window and hide nothing."""
         found: dict[str, Tensor] = {}
         if self.draws > 1:
             return found
         luck = torch.rand(len(self.chosen), generator=generator)
-        for s in sorted({s for row in self.group.rows for s in row.hide}):
+        for s in streams:
             share = torch.tensor([row.hide.get(s, 0.0) for row in self.group.rows])[self.chosen]
             found[s] = torch.zeros(size, dtype=torch.bool)
             found[s][slice(None) if self.rows is None else self.rows] = luck < share

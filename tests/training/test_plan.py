@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wam.contracts import Batch, WamError
 from wam.data.writer import EpisodeWriter
-from wam.model.config import ModelConfig
+from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.wam import WorldActionModel
 from wam.training.config import DataConfig, DataPart, TrainConfig
 from wam.training.plan import Plan, count_flops, count_parameters, plan, saved_bytes
@@ -125,6 +125,19 @@ def test_a_plan_takes_dimensions_and_size_from_data_that_is_there(tmp_path: Path
     assert config.model.state_dim == 4  # the config given stays as it was
 
 
+@pytest.mark.parametrize("stage", ["joint", "pretrain", "posttrain", "cloning", "latent-action"])
+def test_every_stage_is_planned(stage: str) -> None:
+    config = tiny(stage=stage, data=DataConfig(cameras=["a", "b"]))
+    config.latent_action.image_size = 16
+    if stage == "pretrain":
+        del config.model.streams["action"]
+        config.model.conditionals = [ConditionalConfig(name="imagine", weight=1.0, clocks={"future": "draw"})]
+    found = plan(config, timed_steps=1, device="cpu")
+    assert found.trainable > 0
+    assert found.flops_per_sample > 0
+    assert found.steps == 100
+
+
 def test_the_autoencoder_stage_is_planned_too() -> None:
     found = plan(tiny(stage="autoencoder"), timed_steps=1, device="cpu")
     assert {"encoder", "decoder"} <= set(found.parameters)
@@ -134,7 +147,7 @@ def test_the_autoencoder_stage_is_planned_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"stage": "dreaming"}, {}, "joint, autoencoder"),
+        ({"stage": "dreaming"}, {}, "joint, pretrain"),
         ({}, {"timed_steps": 0}, "timed_steps of at least 1"),
         ({}, {"price_per_hour": -1.0}, "price of at least 0"),
     ],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wam.contracts import Batch, expected
 from wam.data.store import EpisodeStore
-from wam.model.synthetic import synthetic_batch
-from wam.model.wam import WorldActionModel
 from wam.progress import duration
-from wam.tokenizers.autoencoder import Autoencoder, autoencoder_loss
-from wam.tokenizers.interface import to_signed
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions
 from wam.training.ema import Ema
-from wam.training.objective import joint_losses
+from wam.training.without_data import Losses, make_without_data
 
-Losses = Callable[[Batch, torch.Generator], dict[str, Tensor]]
 COUNTED = 2
 """Windows in the batch whose arithmetic is counted: it is the same for every window."""
 
@@ -132,9 +126,8 @@ def plan(
         torch.set_num_threads(config.threads)
     windows = read_data(config)
     torch.manual_seed(config.seed)
-    module, losses = make_network(config)
-    module.to(device).train()
-    batch = synthetic_batch(config.model, config.batch_size, seed=config.seed).to(device)
+    made = make_without_data(config)
+    module, losses, batch = made.module.to(device).train(), made.losses, made.batch.to(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds, saved, memory = _time_steps(config, module, losses, batch, timed_steps)
@@ -170,19 +163,6 @@ def read_data(config: TrainConfig) -> int | None:
     fit_dimensions(config.model, stores)
     frames = sum(episode.length for store in stores for episode in store.episodes)
     return int(frames * (1 - config.data.held_out))
-
-
-def make_network(config: TrainConfig) -> tuple[nn.Module, Losses]:
-    """What the stage trains, and how a batch becomes losses, without its data."""
-    if config.stage == "joint":
-        model = WorldActionModel(config.model)
-        return model, lambda batch, generator: joint_losses(model, batch, generator=generator)
-    if config.stage == "autoencoder":
-        autoencoder = Autoencoder()
-        return autoencoder, lambda batch, generator: autoencoder_loss(
-            autoencoder, to_signed(batch.images), generator=generator
-        )
-    raise expected("a stage among joint, autoencoder", got=repr(config.stage), do="plan one of them")
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

@@ -48,9 +48,9 @@ CONDITIONALS = Conditionals(
 class EvaluateConfig:
     """environments: closed-loop tasks. pairs: tasks that share a scene, for the wrong-instruction gate. starts: unseen
     starts each. held_out_sentences: tell the policy paraphrases that training never saw, in turns; else the canonical
-    sentence. execute: actions carried out of each chunk. policy_steps, gate_steps: sampling steps. windows: held-out
-    windows per gate. targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the
-    world model's gates."""
+    sentence. execute: actions carried out of each chunk. max_steps: of an episode (None: as many as the task allows, 250 in
+    Meta-World; 200 are five seconds there). policy_steps, gate_steps: sampling steps. windows: held-out windows per gate.
+    targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the world model's gates."""
 
     environments: list[str] = field(default_factory=list)
     pairs: list[list[str]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class EvaluateConfig:
     first_start: int = FIRST_START
     held_out_sentences: bool = True
     execute: int = 6
-    max_steps: int | None = 150
+    max_steps: int | None = 200
     policy_steps: int = 4
     conditional: str = "policy"
     gate_steps: list[int] = field(default_factory=lambda: [1, 3])

@@ -92,7 +92,7 @@ def default_conditionals() -> list[ConditionalConfig]:
     """The mixture trained when the config names none. Every row with the same set of present streams runs as one."""
     row = ConditionalConfig
     return [
-        row(name="policy", weight=1.0, play=0.05, loss_scale=2.0, clocks={"action": "draw", "future": "dropped"}),
+        row(name="policy", weight=1.0, play=0.05, loss_scale=6.0, clocks={"action": "draw", "future": "dropped"}),
         row(name="forward_dynamics", weight=0.35, play=0.48, clocks={"action": "clean", "future": "draw"}),
         row(
             name="inverse_dynamics",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import runpy
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import jupytext
 import matplotlib as mpl
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.test_latent_action_evaluation import write_video
+from tests.tools import tool
 from tests.training.conftest import toy_config, write_toy
 from wam.contracts import WamError
 from wam.training.trainer import train
@@ -22,17 +20,6 @@ from wam.training.trainer import train
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-
-
-def tool(name: str) -> ModuleType:
-    """A program of tools/, which is no package, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def trained_run() -> dict[str, str]:

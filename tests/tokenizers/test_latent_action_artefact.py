@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.tools import tool
+from wam.contracts import WamError
 from wam.tokenizers.latent_action import LatentActionTokenizer
 
 FOLDER = Path(__file__).parents[2] / "tokenizers" / "latent_action"
@@ -52,7 +55,25 @@ def test_a_square_that_moves_is_told_from_one_that_stands(tokenizer: LatentActio
 
 def test_the_card_prints_the_figures_that_were_measured() -> None:
     card = (FOLDER / "README.md").read_text()
-    summary = json.loads((FOLDER / "figures.json").read_text())
-    for name in ("probe_r2", "probe_r2_worst_axis", "perplexity_share", "code_sensitivity", "transfer_gain"):
-        assert f"| `{name}` | {summary['figures'][name]:.3f} |" in card
+    summary, provenance = (json.loads((FOLDER / f"{name}.json").read_text()) for name in ("figures", "provenance"))
+    assert tool("ship_tokenizer").table(summary, provenance) in card
     assert "CC BY-SA" in card
+
+
+def test_only_an_evaluated_run_is_shipped(tmp_path: Path) -> None:
+    run, ship = tmp_path / "run", tool("ship_tokenizer").ship
+    shutil.copytree(FOLDER, run / "checkpoints" / "step-00001200")
+    shutil.copytree(FOLDER, tmp_path / "shipped")
+    before = (tmp_path / "shipped" / "README.md").read_text()
+    with pytest.raises(WamError, match="wam eval latent-action"):
+        ship(run, tmp_path / "shipped")
+    summary = json.loads((FOLDER / "figures.json").read_text())
+    summary["figures"]["probe_r2"] = 0.123
+    measured = run / "evaluation" / "latent-action" / "summary.json"
+    measured.parent.mkdir(parents=True)
+    measured.write_text(json.dumps(summary))
+    ship(run, tmp_path / "shipped")
+    after = (tmp_path / "shipped" / "README.md").read_text()
+    assert "| `probe_r2` | 0.123 |" in after
+    assert "Missed: `probe_r2`" in after
+    assert after.split("## What it cannot do")[1] == before.split("## What it cannot do")[1]

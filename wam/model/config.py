@@ -93,11 +93,11 @@ def default_conditionals() -> list[ConditionalConfig]:
     row = ConditionalConfig
     return [
         row(name="policy", weight=1.0, play=0.05, loss_scale=6.0, clocks={"action": "draw", "future": "dropped"}),
-        row(name="forward_dynamics", weight=0.35, play=0.48, clocks={"action": "clean", "future": "draw"}),
+        row(name="forward_dynamics", weight=0.35, play=0.43, clocks={"action": "clean", "future": "draw"}),
         row(
             name="inverse_dynamics",
             weight=0.3,
-            play=0.48,
+            play=0.53,
             loss_scale=2.5,
             hide={"velocity": 0.9},
             clocks={"action": "draw", "future": "clean"},

@@ -62,7 +62,7 @@ def test_the_card_prints_the_figures_that_were_measured() -> None:
 
 def test_only_an_evaluated_run_is_shipped(tmp_path: Path) -> None:
     run, ship = tmp_path / "run", tool("ship_tokenizer").ship
-    shutil.copytree(FOLDER, run / "checkpoints" / "step-00001200")
+    shutil.copytree(FOLDER, run)
     shutil.copytree(FOLDER, tmp_path / "shipped")
     before = (tmp_path / "shipped" / "README.md").read_text()
     with pytest.raises(WamError, match="wam eval latent-action"):

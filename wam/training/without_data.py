@@ -18,6 +18,7 @@ from wam.tokenizers.latent_action.objective import LatentActionObjective
 from wam.training.config import TrainConfig
 from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
+from wam.training.stages.cloning import as_joint
 
 Losses = Callable[[Batch, torch.Generator], dict[str, Tensor]]
 
@@ -77,11 +78,9 @@ def _autoencoder(config: TrainConfig) -> WithoutData:
 
 
 def _cloning(config: TrainConfig) -> WithoutData:
-    model, own = config.model, config.cloning
-    own.views, own.history, own.chunk = model.views, model.history, model.chunk
-    own.action_dim, own.state_dim = model.action_dim, model.state_dim
-    own.columns = model.streams["state"].columns
+    own = as_joint(config)
     policy = CloningPolicy(own)
+    config.model.views = own.views
     return WithoutData(module=policy, losses=lambda batch, _: {"loss": policy.loss(batch)}, batch=_batch(config))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import struct
@@ -14,16 +15,19 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 from av.video.reformatter import VideoReformatter
 
 from wam.data.curation.clips import curate_item
 from wam.data.curation.config import CurateConfig
+from wam.data.curation.pipeline import Curated, curate
 from wam.data.curation.records import Clip, Event, Item, Rejection, Unit
 from wam.data.curation.sources import item_id
 from wam.data.curation.workers import Stage, work
 from wam.data.video import read_frames
 
 SMALL = CurateConfig(size=(64, 64), min_seconds=0.5, max_seconds=2.0, min_side=32, processes=1)
+SMALL_WORDS = ("size=[64,64]", "min_seconds=0.5", "max_seconds=2", "min_side=32", "processes=1")
 
 
 def scene(count: int, *, seed: int = 0, height: int = 96, width: int = 128, moves: bool = True) -> np.ndarray:
@@ -153,3 +157,21 @@ def slow(unit: Unit, config: CurateConfig) -> Iterator[Event]:
     for event in curate_item(unit, config):
         time.sleep(0.1)
         yield event
+
+
+def run(videos: Path, root: Path, config: CurateConfig = SMALL, **options) -> Curated:
+    return curate([videos], root, config, **{"executor": here, **options})
+
+
+def manifest(root: Path) -> list[dict]:
+    return pq.read_table(root / "manifest.parquet").to_pylist()
+
+
+def rejected(root: Path) -> list[dict]:
+    return pq.read_table(root / "rejected.parquet").to_pylist()
+
+
+def content(root: Path) -> dict[str, str]:
+    """What the folder holds, by file, its own bookkeeping apart."""
+    files = [path for path in root.rglob("*") if path.is_file() and ".curation" not in path.parts]
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}

@@ -9,9 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from wam.contracts import Batch
-from wam.model.cloning import CloningPolicy
+from wam.model.cloning import CloningConfig, CloningPolicy
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_normalizers, make_mixture
+
+
+def as_joint(config: TrainConfig) -> CloningConfig:
+    """The run's cloning settings, with what a joint model of the same run would see, read of the state, and do."""
+    own, model = config.cloning, config.model
+    own.views, own.history, own.chunk = len(config.data.cameras), model.history, model.chunk
+    own.action_dim, own.state_dim = model.action_dim, model.state_dim
+    own.columns = model.streams["state"].columns if "state" in model.streams else []
+    return own
 
 
 class CloningStage:
@@ -21,11 +30,8 @@ class CloningStage:
         self.config = config
         self.mixture, self.aside = make_mixture(config)
         datasets = self.mixture.datasets
-        c = config.cloning
-        c.views, c.history, c.chunk = len(config.data.cameras), config.model.history, config.model.chunk
-        c.action_dim = max(d.action_dim or 0 for d in datasets)
         fit_dimensions(config.model, [d.store for d in datasets])
-        c.state_dim, c.columns = config.model.state_dim, config.model.streams["state"].columns
+        c = as_joint(config)
         space = next((d.store.info.action_space for d in datasets if d.store.info.action_space), None)
         self.policy = CloningPolicy(c, action_space=space)
         self.module: nn.Module = self.policy

@@ -121,7 +121,7 @@ def test_the_step_benchmark_runs_the_very_tokens_of_the_model() -> None:
     config = tiny()
     inputs = stream_inputs(WorldActionModel(config).network, 2, CPU)
     lengths = {s: x.h.shape[1] for s, x in inputs.items()}
-    assert lengths == {"text": 12, "observation": 16, "state": 1, "velocity": 1, "future": 16, "action": 12}
+    assert lengths == {"text": 12, "observation": 16, "state": 1, "future": 16, "action": 12}
     assert all(x.h.requires_grad for x in inputs.values())
 
 

@@ -83,3 +83,18 @@ def test_no_action_reads_the_velocity_where_the_future_is_dropped(name: str) -> 
     present = ("text", "observation", "state", "velocity", "action", "latent_action", "value")
     assert not any(table.reaches("velocity", stream, present) for stream in ("action", "latent_action", "value"))
     assert table.reaches("velocity", "future")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_velocity_modulates_and_has_no_tokens(name: str) -> None:
+    table = table_from(name)
+    assert not table.is_seen("velocity", STREAMS) and table.is_seen("state", STREAMS)
+    assert "velocity" in table.modulators("future", STREAMS)
+
+
+def test_a_stream_that_only_itself_reads_is_not_seen() -> None:
+    table = VisibilityTable(sees={"state": {"state": "yes"}, "action": {"state": "no", "action": "yes"}})
+    assert not table.is_seen("state", STREAMS)
+    table = VisibilityTable(sees={"action": {"state": "detached"}})
+    assert table.is_seen("state", STREAMS)
+    assert not table.is_seen("state", ("state", "future"))

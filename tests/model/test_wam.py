@@ -166,6 +166,13 @@ def test_of_a_split_state_inverse_dynamics_and_policy_are_not_told_the_velocity(
         assert not torch.equal(getattr(model, method)(elsewhere).action, getattr(model, method)(batch).action)
 
 
+def test_a_vector_that_no_stream_sees_has_a_stem_and_no_expert() -> None:
+    streams = split(default_streams())
+    assert set(make_model(streams=streams).network.transformer.experts) == set(streams) - {"velocity"}
+    seen = {"extends": "joint", "sees": {"future": {"velocity": True, "future": True}}}
+    assert set(make_model(streams=streams, visibility=seen).network.transformer.experts) == set(streams)
+
+
 def split(streams: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
     own = {"state": [0, 1], "velocity": [2, 3]}
     return {s: replace(stream, columns=own.get(s, [])) for s, stream in streams.items()}

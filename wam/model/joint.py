@@ -20,6 +20,8 @@ from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
 
 KeysValues = tuple[Tensor, Tensor]
+Sources = tuple[tuple[str, bool], ...]
+"""(stream, detached) of all that a stream sees."""
 
 
 @dataclass(kw_only=True)
@@ -71,6 +73,16 @@ def causal_mask(frames: int, past_frames: int, tokens: int, *, window: int | Non
     if window is not None:
         allowed &= source > reader - window
     return allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, KeysValues]) -> KeysValues:
+    """Keys and values of these streams, the cached ones of a stream before its own."""
+    parts = [(part[s], detached) for s, detached in sources for part in (cached, own) if s in part]
+    pairs = [(k.detach(), v.detach()) if detached else (k, v) for (k, v), detached in parts]
+    if len(pairs) == 1:
+        return pairs[0]
+    keys, values = zip(*pairs, strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
 class JointTransformer(nn.Module):
@@ -128,6 +140,7 @@ class JointTransformer(nn.Module):
         kept = {s: StreamCache(frames=given.frames) for s, given in streams.items()} if keep_cache else {}
         conditions = {s: F.silu(given.condition) for s, given in streams.items()}
         masks = {s: self._mask(s, given, table, context, window) for s, given in streams.items()}
+        sources = {s: self._sources(s, table, present) for s in streams}
         for layer in range(self.depth):
             modulation, queries = {}, {}
             cached = {s: cache.layers[layer] for s, cache in context.items()}
@@ -141,24 +154,23 @@ class JointTransformer(nn.Module):
                     kept[s].layers.append((key, value))
             if cache_only and layer == self.depth - 1:
                 break
+            joined: dict[Sources, KeysValues] = {}  # streams that see the same share one copy of it
             for s in streams:
-                keys, values = [], []
-                for source, detached in sorted(table.sources(s, present), key=lambda pair: pair[0] == s):
-                    for key, value in (part[source] for part in (cached, own) if source in part):  # past, then now
-                        keys.append(key.detach() if detached else key)
-                        values.append(value.detach() if detached else value)
+                if sources[s] not in joined:
+                    joined[sources[s]] = _join(sources[s], cached, own)
+                keys, values = joined[sources[s]]
                 mask = masks[s]
-                if mask is not None:  # a reader's own keys come last; all before them are visible
-                    others = sum(k.shape[2] for k in keys) - mask.shape[1]
-                    mask = F.pad(mask, (others, 0), value=True)
-                attended = attend(
-                    queries[s],
-                    keys[0] if len(keys) == 1 else torch.cat(keys, dim=2),
-                    values[0] if len(values) == 1 else torch.cat(values, dim=2),
-                    mask=mask,
-                )
+                if mask is not None:  # all before a causal stream's own keys are visible
+                    mask = F.pad(mask, (keys.shape[2] - mask.shape[1], 0), value=True)
+                attended = attend(queries[s], keys, values, mask=mask)
                 h[s] = self.experts[s][layer].update(h[s], attended, modulation[s])  # type: ignore[index]
         return h, kept
+
+    @staticmethod
+    def _sources(stream: str, table: VisibilityTable, present: tuple[str, ...]) -> Sources:
+        """What `stream` sees; itself last where it is causal, since its mask speaks of its own keys alone."""
+        found = table.sources(stream, present)
+        return tuple(sorted(found, key=lambda pair: pair[0] == stream)) if stream in table.causal else found
 
     @staticmethod
     def _mask(

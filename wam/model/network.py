@@ -41,8 +41,9 @@ class JointNetwork(nn.Module):
         self.video_tokenizer = video
         W = self.condition_width = config.condition_width
         widths = {s: config.stream_width(s) for s in config.streams}
+        unseen = {s for s in config.vectors if not self.table.is_seen(s, config.streams)}
         self.transformer = JointTransformer(
-            widths=widths,
+            widths={s: width for s, width in widths.items() if s not in unseen},
             depth=config.depth,
             heads=config.heads,
             head_dim=config.head_dim,
@@ -74,7 +75,7 @@ class JointNetwork(nn.Module):
                 self.stems[s] = VectorStem(
                     len(c.columns) or config.state_dim,
                     embodiments=config.embodiments,
-                    prompts=config.soft_prompts,
+                    prompts=0 if s in unseen else config.soft_prompts,
                     width=widths[s],
                     condition_width=W,
                 )
@@ -237,8 +238,8 @@ class JointNetwork(nn.Module):
         embodiment: Tensor | None,
         time: int,
     ) -> dict[str, StreamInput]:
-        """A token at the present for each stream that reads the state (B, S), or columns of it; their summaries join
-        `summaries`. hide: rows (B,) bool in which a stream is missing; all of them where there is no state."""
+        """A token at the present for each stream that reads the state (B, S), or columns of it, and that a stream sees;
+        their summaries join `summaries`. hide: rows (B,) bool in which a stream is missing; all where there is no state."""
         inputs = {}
         for s in self.config.vectors:
             device, columns = self.stream_bias[s].device, self.config.streams[s].columns
@@ -254,7 +255,8 @@ class JointNetwork(nn.Module):
             else:
                 known, missing = state, hide.get(s, torch.zeros(size, dtype=torch.bool, device=device))
             h, summaries[s] = self.stems[s](known[:, columns] if columns else known, missing, embodiment)
-            inputs[s] = StreamInput(h=h, condition=self._condition(s, summaries, size), rotary=self._at(time, h))
+            if s in self.transformer.experts:
+                inputs[s] = StreamInput(h=h, condition=self._condition(s, summaries, size), rotary=self._at(time, h))
         return inputs
 
     def _observation(

@@ -64,6 +64,10 @@ class VisibilityTable:
         row = self.sees.get(reader, {})
         return tuple((s, row[s] == "detached") for s in present if row.get(s, "no") != "no")
 
+    def is_seen(self, stream: str, present: Iterable[str]) -> bool:
+        """Does another of the present streams read its tokens? One that is not seen may still modulate."""
+        return any(self.sees.get(s, {}).get(stream, "no") != "no" for s in present if s != stream)
+
     def modulators(self, stream: str, present: Iterable[str]) -> tuple[str, ...]:
         there = set(present)
         return tuple(s for s in self.modulated_by.get(stream, ()) if s in there)

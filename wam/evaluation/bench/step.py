@@ -78,7 +78,7 @@ def stream_inputs(network: JointNetwork, batch_size: int, device: torch.device) 
 def bench_step(
     *,
     config: ModelConfig | None = None,
-    batch_size: int = 48,
+    batch_size: int = 42,
     precisions: Sequence[str] = ("bf16", "fp32"),
     repeats: int = 21,
     device: torch.device | None = None,

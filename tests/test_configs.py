@@ -56,7 +56,8 @@ class TestTheDemoInParts:
         demo = load_settings(DemoConfig, CONFIGS / "quickstart.yaml")
         alone = load_settings(TrainConfig, CONFIGS / "train" / "quickstart.yaml")
         assert [part.play_share for part in alone.data.parts] == [demo.play_share]
-        alone.output, alone.data.parts = demo.train.output, demo.train.data.parts  # the demo puts both into its own run
+        # the demo sets these for its own run
+        alone.output, alone.data.parts, alone.minutes = demo.train.output, demo.train.data.parts, demo.train.minutes
         assert to_plain(alone) == to_plain(demo.train)
 
 

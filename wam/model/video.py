@@ -124,7 +124,8 @@ class ConvHead(nn.Module):
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> Tensor:
-        h = rearrange(self.norm(tokens), "p (h w) d -> p d h w", h=self.grid).contiguous()  # group norms are slow without
+        h = rearrange(self.norm(tokens), "p (h w) d -> p d h w", h=self.grid)
+        h = h.contiguous()  # group norms and convolutions after them run slower with channels last on a CPU
         for narrow, block, feature in zip(self.narrow, self.blocks, reversed(features), strict=True):
             h = narrow(h)  # before growing: the finest level is where the cost lies
             if h.shape[-1] != feature.shape[-1]:

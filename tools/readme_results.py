@@ -90,7 +90,7 @@ ROWS = (
         target=0.45, n="play_windows"),
     Row(source="metaworld-cpu", figure="forward_gain_db", says="75-minute recipe, forward dynamics over copying", target=5,
         n="play_windows", unit=" dB"),
-    at_most(source="metaworld-cpu", figure="train_minutes", says="75-minute recipe, training, one core", digits=0,
+    at_most(source="metaworld-cpu", figure="train_minutes", says="75-minute recipe, training", digits=0,
             unit=" min"),
     Row(source="metaworld-cpu", figure="success_worst", says="75-minute recipe, success of the worst task",
         n="starts_per_task"),

@@ -25,6 +25,7 @@ FLOORS = {
     "progress": 1,
     "checkpoint": 1,
     "typed": 1,
+    "geometry": 1,
     "data": 2,
     "tokenizers": 2,
     "diffusion": 2,

@@ -1,8 +1,11 @@
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from wam.contracts import WamError
+from wam.geometry.cameras import in_picture, project, unproject
+from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, VoxelConfig, fuse_depth
 from wam.simulation.cameras import Camera
 from wam.simulation.raycast import Marker, RayCaster
 
@@ -135,3 +138,35 @@ def test_rendering_changes_no_physics(scene):
 def test_an_unknown_camera_is_named(scene):
     with pytest.raises(WamError, match="nowhere"):
         scene[2].render("nowhere")
+
+
+def depths_and_cameras(caster, cameras):
+    """Depth (V, H, W), intrinsics and extrinsics of cameras of one size."""
+    depth = np.stack([caster.render(camera.name).depth for camera in cameras])
+    matrices = [np.stack([getattr(camera, name) for camera in cameras]) for name in ("intrinsics", "extrinsics")]
+    return [torch.from_numpy(x.astype(np.float64)) for x in (depth, *matrices)]
+
+
+def test_depth_unprojects_onto_the_cube_and_the_floor(scene):
+    depth, intrinsics, extrinsics = depths_and_cameras(scene[2], [OBLIQUE])
+    points = unproject(depth[0], intrinsics[0], extrinsics[0])
+    seen = scene[2].render("oblique").segmentation.ravel()
+    assert points[seen == 0, 2].abs().max() < 1e-5
+    on_cube = points[seen == 1] - torch.tensor([0, 0, 0.2])
+    assert len(on_cube) > 20
+    torch.testing.assert_close(on_cube.abs().amax(1), torch.full((len(on_cube),), 0.2, dtype=torch.float64))
+    pixels, far = project(points, intrinsics[0], extrinsics[0])
+    assert in_picture(pixels[seen >= 0], far[seen >= 0], (30, 40)).all()
+
+
+def test_fused_depth_finds_the_cube(scene):
+    model, data, _ = scene
+    around = [
+        Camera(name=name, position=position, look_at=(0, 0, 0.1), fovy=50, width=120, height=120)
+        for name, position in (("left", (-2, -1, 2)), ("right", (1.5, 2, 2)), ("behind", (0.5, -2, 2)))
+    ]
+    grid = VoxelConfig(shape=[12, 12, 8], origin=[-0.6, -0.6, -0.05], side=0.1)
+    fused = fuse_depth(*depths_and_cameras(RayCaster(model, data, around), around), grid)
+    assert (fused[4:8, 4:8, 4] == OCCUPIED).all()  # the top, at z = 0.4, in voxels from 0.35 to 0.45
+    assert (fused[5:7, 5:7, 1:4] == UNKNOWN).all()
+    assert (fused[:, :, 5:] == FREE).all()

@@ -3,7 +3,7 @@
 `decord` reads runs of frames fastest, but silently returns wrong frames on open groups of pictures and HEVC, and cannot
 open AV1: it is used only where the file's packets show that it is exact. `pyav` is exact on every file: it starts at a
 key frame shown no later than the frame wanted and accepts only the frame with the wanted time; single frames and windows
-it reads fastest. `torchcodec` is exact too and needs the system's FFmpeg. `auto` takes decord for runs of frames where
+it reads fastest. `torchcodec` needs the system's FFmpeg and is exact too, but misses frames of H.264 in open groups. `auto` takes decord for runs of frames where
 it is installed and exact, and else pyav (`wam.data.benchmark.decoder_rates` measures them).
 """
 
@@ -53,6 +53,15 @@ def why_not_decord(info: VideoInfo) -> str | None:
     return None
 
 
+def why_not_torchcodec(info: VideoInfo) -> str | None:
+    """Why torchcodec cannot read all of this file, or None where it can."""
+    if importlib.util.find_spec("torchcodec") is None:
+        return "torchcodec is not installed"
+    if info.codec == "h264" and not info.closed_gop:
+        return "its groups of pictures are open"
+    return None
+
+
 def is_run(indices: np.ndarray) -> bool:
     """True for many consecutive frames, as of a whole episode."""
     return len(indices) >= RUN and bool((np.diff(indices) == 1).all())
@@ -73,11 +82,11 @@ def choose_backend(info: VideoInfo, backend: str = "auto", *, run: bool = False)
                 got=f"that {reason}",
                 do="read it with video_backend='pyav' or 'auto'",
             )
-    if backend == "torchcodec" and importlib.util.find_spec("torchcodec") is None:
+    if backend == "torchcodec" and (reason := why_not_torchcodec(info)):
         raise expected(
-            "the package torchcodec",
-            got="it is not installed",
-            do="pip install 'wam[torchcodec]' or use video_backend='pyav'",
+            f"torchcodec and a video that it reads whole at {info.path}",
+            got=f"that {reason}",
+            do="pip install 'wam[torchcodec]' if it is missing, or use video_backend='pyav'",
         )
     return backend
 

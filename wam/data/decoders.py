@@ -3,8 +3,9 @@
 `decord` reads runs of frames fastest, but silently returns wrong frames on open groups of pictures and HEVC, and cannot
 open AV1: it is used only where the file's packets show that it is exact. `pyav` is exact on every file: it starts at a
 key frame shown no later than the frame wanted and accepts only the frame with the wanted time; single frames and windows
-it reads fastest. `torchcodec` needs the system's FFmpeg and is exact too, but misses frames of H.264 in open groups. `auto` takes decord for runs of frames where
-it is installed and exact, and else pyav (`wam.data.benchmark.decoder_rates` measures them).
+it reads fastest. `torchcodec` needs the system's FFmpeg and is exact too, but misses frames of H.264 in open groups.
+`auto` takes decord for runs of frames where it is installed and exact, and else pyav (`wam.data.benchmark.decoder_rates`
+measures them).
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Batch:
     action        (B, K, A) float32, in the units of the action space; action[:, 0] is taken at the present
     action_mask   (B, K) bool; True where the action is real
     latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes; latent_action_mask (B, K) bool, where known
-    occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown
+    occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown; at the present, then at each frame to come
     value         (B,) float32 return to go
     depth         (B, V, T, H, W) float32 metres;  intrinsics (B, V, 3, 3);  extrinsics (B, V, 4, 4) camera-to-world
     embodiment    (B,) int64 index of the robot;  source (B,) int64 index of the dataset in the mixture

@@ -32,6 +32,11 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     action.add_argument("--task", help="a sentence for episodes that have none")
     action.add_argument("--skip-damaged", action="store_true")
     action.set_defaults(run=convert)
+    action = actions.add_parser("label", help="which voxels are occupied at every frame of a simulated dataset")
+    action.add_argument("root", type=Path)
+    action.add_argument("--config", type=Path, help="YAML of the grid: shape, origin, side")
+    action.add_argument("--processes", type=int, default=0, help="0: one per processor")
+    action.set_defaults(run=label, overrides=[])
     action = actions.add_parser("curate", help="raw video to filtered clips, as a LeRobot v3.0 folder without actions")
     action.add_argument("sources", nargs="+", metavar="FOLDER", help="or videos, lists (.txt, .jsonl), tar shards")
     action.add_argument("--output", type=Path, help="folder of the new dataset; the same command goes on there")
@@ -70,6 +75,23 @@ def doctor(options: argparse.Namespace) -> int:
     print("\n".join(diagnosis.lines()))
     _save(options.json, asdict(diagnosis))
     return 0 if diagnosis.healthy else 1
+
+
+def label(options: argparse.Namespace) -> None:
+    from wam.geometry.voxels import VoxelConfig
+    from wam.settings import load_settings
+    from wam.simulation.label import label_occupancy
+
+    grid = load_settings(VoxelConfig, options.config, options.overrides)
+    with Progress("episodes", 0) as bar:
+
+        def show(done: int, total: int) -> None:
+            if not bar.total:
+                bar.total, bar.start = total, done
+            bar.update(done)
+
+        labels = label_occupancy(options.root, grid, processes=options.processes, progress=show)
+    print(f"occupancy of {' x '.join(map(str, grid.shape))} voxels of {grid.side:g} m in {labels.folder}")
 
 
 def convert(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from wam.contracts import Batch, expected
 from wam.data.episodes import Episode
 from wam.data.features import ACTION, STATE
+from wam.data.labels import OCCUPANCY, Labels, unpack_voxels
 from wam.data.store import EpisodeStore
 
 Instruction = str | Mapping[str, str] | Callable[[Episode], str] | None
@@ -33,7 +34,8 @@ class WindowSpec:
     and their masks are False.
     cameras: short names, one view each (default: all of the dataset). image_size: frames are resized to
     (image_size, image_size) without keeping their aspect; None keeps them as they are.
-    state, action: the columns to read; a dataset without them has no such stream.
+    state, action: the columns to read; a dataset without them has no such stream. occupancy: give the labels of that name
+    at the present and at each frame to come; a dataset without them raises WamError.
     """
 
     history: int = 1
@@ -44,6 +46,7 @@ class WindowSpec:
     image_size: int | None = 64
     state: str = STATE
     action: str = ACTION
+    occupancy: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "future", tuple(self.future))
@@ -97,6 +100,7 @@ class WindowDataset:
         self._last = self._first + np.repeat(lengths, lengths) - 1
         self._state = self._column(spec.state)
         self._action = self._column(spec.action) if spec.chunk else None
+        self._occupancy = self._voxels() if spec.occupancy else None
         self._play = np.array([episode.play for episode in self.episodes])
         self._instructions = self._sentences(instruction_override)
         self._frames = self._decode_all(progress) if cache == "memory" else None
@@ -157,6 +161,10 @@ class WindowDataset:
         if self._action is not None:
             steps = rows[:, None] + np.arange(self.spec.chunk)
             found |= {"action": self._action[np.minimum(steps, last)], "action_mask": steps <= last}
+        if self._occupancy is not None:
+            packed, shape = self._occupancy
+            present_and_ahead = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
+            found["occupancy"] = unpack_voxels(packed[present_and_ahead], shape)
         if self.embodiment is not None:
             found["embodiment"] = np.full(len(rows), self.embodiment)
         found["play"] = self._play[self._owner[rows]]
@@ -172,6 +180,12 @@ class WindowDataset:
             return None
         values = np.concatenate([self.store.column(name, episode) for episode in self.episodes])
         return values.reshape(len(values), -1).astype(np.float32)
+
+    def _voxels(self) -> tuple[np.ndarray, tuple[int, ...]]:
+        """The occupancy labels of every row, eight voxels a byte, and the grid's shape."""
+        labels = Labels(self.store.root, OCCUPANCY)
+        packed = np.concatenate([labels.read(episode)["filled"] for episode in self.episodes])
+        return packed, tuple(labels.about["grid"]["shape"])
 
     def _sentences(self, override: Instruction) -> list[str]:
         found: list[str] = []

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from wam.contracts import ActionSpace, Observation, WamError, expected
+from wam.geometry.voxels import VoxelConfig
 from wam.simulation.cameras import Camera
 
 
@@ -66,6 +67,9 @@ class Environment(Protocol):
 
     def set_state(self, state: np.ndarray) -> None:
         """Return to a state of this environment, or of another one of the same name."""
+
+    def occupied(self, grid: VoxelConfig) -> np.ndarray:
+        """(X, Y, Z) bool: the voxels that something visible fills now. Raises WamError where the world is flat."""
 
     def expert_action(self) -> np.ndarray:
         """(A,) float32: what a scripted expert would do now. Raises WamError where there is no expert."""

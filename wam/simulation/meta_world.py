@@ -22,12 +22,14 @@ from metaworld import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 
 from wam.contracts import ActionSpace, Observation, expected
+from wam.geometry.voxels import VoxelConfig
 from wam.simulation.actions import checked_action
 from wam.simulation.cameras import Camera, choose_cameras
 from wam.simulation.environment import StepResult
 from wam.simulation.instructions import sentences
 from wam.simulation.raycast import Marker
 from wam.simulation.renderers import make_renderer
+from wam.simulation.solids import Solids
 
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")  # experts; actions are clipped anyway
 
@@ -95,6 +97,7 @@ class MetaWorld:
         self._env = _goal_observing(task)
         self._expert = _EXPERTS[task]()
         self._renderer = make_renderer(renderer, self._env.model, self._env.data, tuple(self.views.values()))
+        self._solids: Solids | None = None
         self._draw = np.zeros(0)  # the random vector that decides the start; empty before the first reset
         self._seen = np.zeros(0)  # what the expert looks at
         self.action_space = ActionSpace(
@@ -190,6 +193,12 @@ class MetaWorld:
     def expert_action(self) -> np.ndarray:
         self._require_reset()
         return np.clip(self._expert.get_action(self._seen), -1, 1).astype(np.float32)
+
+    def occupied(self, grid: VoxelConfig) -> np.ndarray:
+        self._require_reset()
+        if self._solids is None or self._solids.grid != grid:
+            self._solids = Solids(self._env.model, grid)
+        return self._solids.fill(self._env.data) >= 0
 
     def close(self) -> None:
         self._renderer.close()

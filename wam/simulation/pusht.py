@@ -17,6 +17,7 @@ import numpy as np
 from gym_pusht.envs.pusht import PushTEnv
 
 from wam.contracts import ActionSpace, Observation, WamError, expected
+from wam.geometry.voxels import VoxelConfig
 from wam.simulation.actions import checked_action
 from wam.simulation.cameras import Camera
 from wam.simulation.environment import StepResult
@@ -126,6 +127,9 @@ class PushT:
             body.angle, body.position = angle, (x, y)  # turning moves the position, so it comes first
             body.velocity, body.angular_velocity = (vx, vy), spin
             self._env.space.reindex_shapes_for_body(body)
+
+    def occupied(self, grid: VoxelConfig) -> np.ndarray:
+        raise expected("a world with three dimensions for voxels", got=self.name, do="use a Meta-World task")
 
     def expert_action(self) -> np.ndarray:
         raise WamError("expected an environment with a scripted expert, got pusht/pusht; collect play there")

@@ -82,10 +82,15 @@ def recordings(config: CollectConfig, jobs: Sequence[Job], *, processes: int) ->
 _studio: Studio | None = None  # of a worker process
 
 
-def _begin(config: CollectConfig) -> None:
-    global _studio
+def leave_signals_to_parent() -> None:
+    """In a worker process: ignore SIGINT, which the parent answers, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _begin(config: CollectConfig) -> None:
+    global _studio
+    leave_signals_to_parent()
     _studio = Studio(config)
 
 

@@ -1,0 +1,97 @@
+"""Labels beside a dataset: written whole, read back, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.toy_episodes import write_toy
+from wam.contracts import WamError
+from wam.data.labels import OCCUPANCY, Labels, pack_voxels, unpack_voxels
+from wam.data.store import EpisodeStore
+from wam.data.windows import WindowDataset, WindowSpec
+
+SHAPE = (3, 2, 5)
+ABOUT = {"grid": {"shape": list(SHAPE), "origin": [0.0, 0.0, 0.0], "side": 0.1}, "from": "geoms"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EpisodeStore:
+    return EpisodeStore(write_toy(tmp_path / "toy"))
+
+
+def fill(store: EpisodeStore) -> dict[int, np.ndarray]:
+    """Random voxels for every episode, written as its labels."""
+    labels, rng = Labels(store.root, OCCUPANCY, about=ABOUT), np.random.default_rng(0)
+    grids = {}
+    for index in range(len(store)):
+        episode = store.episode(index)
+        grids[index] = rng.random((episode.length, *SHAPE)) < 0.3
+        labels.write(episode, {"filled": pack_voxels(grids[index])})
+    return grids
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
+def test_packed_voxels_unpack_to_themselves(frames: int, x: int, y: int, z: int) -> None:
+    grid = np.random.default_rng(x * y * z).random((frames, x, y, z)) < 0.5
+    packed = pack_voxels(grid)
+    assert packed.shape == (frames, -(-x * y * z // 8))
+    assert (unpack_voxels(packed, (x, y, z)) == grid).all()
+
+
+def test_windows_give_the_grid_at_the_present_and_at_frames_to_come(store: EpisodeStore) -> None:
+    grids = fill(store)
+    dataset = WindowDataset(store, WindowSpec(future=(1, 3), chunk=2, occupancy=True))
+    for index in (0, 4, len(dataset) - 1):
+        episode, frame = dataset.episode_of(index)
+        found = dataset.batch([index]).occupancy
+        assert found is not None
+        assert tuple(found.shape) == (1, 3, *SHAPE)
+        last = episode.length - 1
+        for slot, offset in enumerate((0, 1, 3)):
+            assert (found[0, slot].numpy() == grids[episode.index][min(frame + offset, last)]).all()
+
+
+def test_windows_without_frames_to_come_give_the_present(store: EpisodeStore) -> None:
+    fill(store)
+    found = WindowDataset(store, WindowSpec(future=(), occupancy=True)).batch([0, 1]).occupancy
+    assert found is not None
+    assert tuple(found.shape) == (2, 1, *SHAPE)
+
+
+def test_labels_that_were_never_made_say_how(store: EpisodeStore) -> None:
+    with pytest.raises(WamError, match="wam data label"):
+        WindowDataset(store, WindowSpec(occupancy=True))
+
+
+def test_an_episode_without_labels_is_named_and_found_missing(store: EpisodeStore) -> None:
+    fill(store)
+    (store.root / "labels" / OCCUPANCY / "episode-000001.npz").unlink()
+    labels = Labels(store.root, OCCUPANCY)
+    assert [episode.index for episode in labels.missing(store)] == [1]
+    with pytest.raises(WamError, match="episode 1"):
+        WindowDataset(store, WindowSpec(occupancy=True))
+
+
+def test_another_grid_is_refused(store: EpisodeStore) -> None:
+    fill(store)
+    with pytest.raises(WamError, match="other grid"):
+        Labels(store.root, OCCUPANCY, about={**ABOUT, "grid": {**ABOUT["grid"], "side": 0.2}})
+
+
+def test_a_damaged_file_is_named(store: EpisodeStore) -> None:
+    fill(store)
+    path = store.root / "labels" / OCCUPANCY / "episode-000000.npz"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(WamError, match=r"episode-000000\.npz"):
+        Labels(store.root, OCCUPANCY).read(store.episode(0))
+
+
+def test_labels_of_another_length_are_refused(store: EpisodeStore) -> None:
+    labels = Labels(store.root, OCCUPANCY, about=ABOUT)
+    with pytest.raises(WamError, match="frames for episode 0"):
+        labels.write(store.episode(0), {"filled": np.zeros((store.episode(0).length + 1, 4), np.uint8)})

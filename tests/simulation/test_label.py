@@ -1,0 +1,77 @@
+"""Occupancy labels of a collected dataset: what the geoms fill at each recorded state, resumed where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wam.contracts import WamError
+from wam.data.labels import OCCUPANCY, unpack_voxels
+from wam.data.store import EpisodeStore
+from wam.geometry.voxels import VoxelConfig
+from wam.simulation.collect import collect
+from wam.simulation.config import CollectConfig
+from wam.simulation.label import label_occupancy
+
+GRID = VoxelConfig(shape=[12, 12, 10], origin=[-0.3, 0.4, 0.0], side=0.05)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = CollectConfig(
+        environments=("metaworld/drawer-open-v3",), episodes=0, play_episodes=2, play_steps=6, image_size=8, processes=1
+    )
+    return collect(config, tmp_path_factory.mktemp("labelled") / "data", progress=lambda *_: None).root
+
+
+def test_every_frame_is_labelled_with_what_its_state_fills(root: Path, environment) -> None:
+    calls: list[tuple[int, int]] = []
+    labels = label_occupancy(root, GRID, processes=1, progress=lambda *done: calls.append(done))
+    assert calls == [(0, 2), (1, 2), (2, 2)]
+    store, env = EpisodeStore(root), environment("metaworld/drawer-open-v3")
+    episode = store.episode(1)
+    grid = unpack_voxels(labels.read(episode)["filled"], tuple(GRID.shape))
+    env.reset(0)
+    env.set_state(store.column("sim.state", episode)[4].astype(np.float64))
+    assert (grid[4] == env.occupied(GRID)).all()
+    assert 0.01 < grid.mean() < 0.5
+    assert (grid[0] != grid[5]).any()  # the hand moved
+
+
+def test_it_goes_on_with_what_is_missing_and_two_processes_give_the_same(root: Path) -> None:
+    labels = label_occupancy(root, GRID, processes=1)
+    files = sorted((root / "labels" / OCCUPANCY).glob("*.npz"))
+    before = [path.read_bytes() for path in files]
+    times = files[1].stat().st_mtime_ns
+    files[0].unlink()
+    label_occupancy(root, GRID, processes=1)
+    assert files[1].stat().st_mtime_ns == times
+    for path in files:
+        path.unlink()
+    label_occupancy(root, GRID, processes=2)
+    assert [unpacked(path) for path in files] == [unpacked_bytes(data) for data in before]
+    assert labels.about["grid"]["shape"] == GRID.shape
+
+
+def unpacked(path: Path) -> bytes:
+    return unpacked_bytes(path.read_bytes())
+
+
+def unpacked_bytes(data: bytes) -> bytes:
+    import io
+
+    return np.load(io.BytesIO(data), allow_pickle=False)["filled"].tobytes()
+
+
+def test_another_grid_beside_the_first_is_refused(root: Path) -> None:
+    label_occupancy(root, GRID, processes=1)
+    with pytest.raises(WamError, match="other grid"):
+        label_occupancy(root, VoxelConfig(), processes=1)
+
+
+def test_a_flat_world_has_no_voxels(environment) -> None:
+    env = environment("pusht/pusht")
+    with pytest.raises(WamError, match="three dimensions"):
+        env.occupied(GRID)

@@ -1,0 +1,104 @@
+"""Labels computed from a dataset and kept beside it, one file an episode, so that the dataset itself stays as it is.
+
+    ROOT/labels/NAME/about.json              what they are and how they were made
+    ROOT/labels/NAME/episode-000000.npz      arrays whose first axis is the episode's frames
+
+A file appears whole or not at all, so making them can be interrupted, and goes on with the episodes that lack one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam.contracts import expected
+from wam.data.episodes import Episode
+from wam.data.store import EpisodeStore
+from wam.files import write_bytes, write_json
+
+OCCUPANCY = "occupancy"
+
+
+class Labels:
+    """One kind of labels of one dataset.
+
+    about: how they are made now, as JSON has it; labels that were made otherwise are refused. None: as they were made.
+    """
+
+    def __init__(self, root: Path | str, name: str, *, about: Mapping[str, Any] | None = None) -> None:
+        self.root, self.name = Path(root), name
+        self.folder = self.root / "labels" / name
+        path = self.folder / "about.json"
+        before = json.loads(path.read_text()) if path.is_file() else None
+        if before is None and about is None:
+            raise expected(f"{name} labels in {self.folder}", got="none", do=f"make them: wam data label {self.root}")
+        if before is not None and about is not None and before != dict(about):
+            other = [key for key in {**before, **about} if before.get(key) != about.get(key)]
+            raise expected(
+                f"labels made as those in {self.folder}",
+                got=f"other {', '.join(sorted(other))}",
+                do="use the same settings, or delete that folder to make them anew",
+            )
+        if before is None:
+            before = dict(about or {})
+            write_json(path, before)
+        self.about: dict[str, Any] = before
+
+    def has(self, episode: Episode) -> bool:
+        return self._path(episode).is_file()
+
+    def missing(self, store: EpisodeStore) -> list[Episode]:
+        """The episodes that have no labels yet."""
+        return [episode for episode in (store.episode(i) for i in range(len(store))) if not self.has(episode)]
+
+    def write(self, episode: Episode, arrays: Mapping[str, np.ndarray]) -> None:
+        """Arrays (T, ...) of an episode of T frames."""
+        self._check(episode, arrays)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_bytes(self._path(episode), buffer.getbuffer())
+
+    def read(self, episode: Episode) -> dict[str, np.ndarray]:
+        """Raises WamError where they are missing, damaged or of another length."""
+        path = self._path(episode)
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files}
+        except FileNotFoundError as error:
+            raise expected(
+                f"{self.name} labels of episode {episode.index}", got=f"no {path}", do=f"wam data label {self.root}"
+            ) from error
+        except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+            raise expected(
+                f"readable labels in {path}", got=str(error), do="delete the file and make it anew"
+            ) from error
+        self._check(episode, arrays)
+        return arrays
+
+    def _path(self, episode: Episode) -> Path:
+        return self.folder / f"episode-{episode.index:06d}.npz"
+
+    def _check(self, episode: Episode, arrays: Mapping[str, np.ndarray]) -> None:
+        lengths = {name: len(values) for name, values in arrays.items()}
+        if not lengths or set(lengths.values()) != {episode.length}:
+            raise expected(
+                f"{self.name} labels of {episode.length} frames for episode {episode.index}",
+                got=lengths or "none",
+                do="make them anew",
+            )
+
+
+def pack_voxels(grid: np.ndarray) -> np.ndarray:
+    """(T, X, Y, Z) bool -> (T, bytes) uint8: eight voxels a byte."""
+    return np.packbits(grid.reshape(len(grid), -1), axis=1)
+
+
+def unpack_voxels(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(..., bytes) uint8 -> (..., X, Y, Z) uint8 of 0 and 1."""
+    return np.unpackbits(packed, axis=-1, count=int(np.prod(shape))).reshape(*packed.shape[:-1], *shape)

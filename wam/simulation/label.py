@@ -1,0 +1,115 @@
+"""Occupancy of every frame of a simulated dataset, from the recorded states: exact, and without rendering."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam.contracts import expected
+from wam.data.labels import OCCUPANCY, Labels, pack_voxels
+from wam.data.store import EpisodeStore
+from wam.geometry.voxels import VoxelConfig
+from wam.simulation.environment import Environment, make_environment
+from wam.simulation.workers import leave_signals_to_parent
+
+STATE = "sim.state"
+
+
+def label_occupancy(
+    root: Path | str,
+    grid: VoxelConfig,
+    *,
+    processes: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Labels:
+    """Fill `root`/labels/occupancy with the voxels that geoms fill at each frame; episodes that have them are passed over.
+
+    processes: 0 for one per processor. progress: called with (episodes done, in all).
+    Raises WamError on a dataset without recorded simulator states, another grid than before, or a dead worker.
+    """
+    grid.validate()
+    store = EpisodeStore(root)
+    if STATE not in store.info.features:
+        raise expected(
+            f"a dataset with recorded simulator states ({STATE})",
+            got=f"{sorted(store.info.features)} in {root}",
+            do="collect one with `wam collect`",
+        )
+    labels = Labels(root, OCCUPANCY, about=about_grid(grid))
+    left = [episode.index for episode in labels.missing(store)]
+    report, done = progress or (lambda *_: None), len(store) - len(left)
+    report(done, len(store))
+    processes = min(processes or os.cpu_count() or 1, max(1, len(left)))
+    if processes == 1:
+        labeller = _Labeller(Path(root), grid)
+        for episode in left:
+            labeller.label(episode)
+            report(done := done + 1, len(store))
+        return labels
+    pool = ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(Path(root), grid)
+    )
+    try:
+        for _ in pool.map(_label, left):
+            report(done := done + 1, len(store))
+    except BrokenProcessPool as error:
+        raise expected(
+            "the labelling processes to live",
+            got="one that ended without a word (out of memory, or killed)",
+            do="give the command again, with fewer processes if memory is short",
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return labels
+
+
+def about_grid(grid: VoxelConfig) -> dict[str, Any]:
+    return {"grid": asdict(grid), "from": "geoms"}
+
+
+class _Labeller:
+    """Keeps the environments it has made."""
+
+    def __init__(self, root: Path, grid: VoxelConfig) -> None:
+        self.store, self.grid = EpisodeStore(root), grid
+        self.labels = Labels(root, OCCUPANCY, about=about_grid(grid))
+        self._environments: dict[str, Environment] = {}
+
+    def label(self, index: int) -> None:
+        episode = self.store.episode(index)
+        name = str(episode.extra.get("environment", ""))
+        if name not in self._environments:
+            self._environments[name] = make_environment(name, image_size=2)
+        states = self.store.column(STATE, episode).astype(np.float64)
+        self.labels.write(episode, {"filled": pack_voxels(occupied(self._environments[name], states, self.grid))})
+
+
+def occupied(environment: Environment, states: Sequence[np.ndarray] | np.ndarray, grid: VoxelConfig) -> np.ndarray:
+    """(T, X, Y, Z) bool at each state (T, ...) of the environment."""
+    found = []
+    for state in states:
+        environment.set_state(state)
+        found.append(environment.occupied(grid))
+    return np.stack(found)
+
+
+_labeller: _Labeller | None = None  # of a worker process
+
+
+def _begin(root: Path, grid: VoxelConfig) -> None:
+    global _labeller
+    leave_signals_to_parent()
+    _labeller = _Labeller(root, grid)
+
+
+def _label(index: int) -> None:
+    assert _labeller is not None
+    _labeller.label(index)

@@ -48,9 +48,10 @@ class VoxelDecoder(nn.Module):
         self.grid, self.cell, self.frames, self.image_size, self.views = grid, cell, frames, image_size, views
         self.cells = [count // cell for count in grid.shape]
         half = VoxelConfig(shape=[2 * n for n in self.cells], origin=list(grid.origin), side=grid.side * cell / 2)
-        x, y, z = self.cells
-        points = rearrange(half.centres().reshape(*half.shape, 3), "(x i) (y j) (z k) c -> (x y z) (i j k) c", x=x, y=y, z=z, i=2)  # fmt: skip
-        self.register_buffer("points", points.reshape(-1, 3), persistent=False)
+        points = rearrange(
+            half.centres().reshape(*half.shape, 3), "(x i) (y j) (z k) c -> (x y z i j k) c", i=2, j=2, k=2
+        )
+        self.register_buffer("points", points, persistent=False)
         self.narrow = nn.Conv2d(channels, narrow, 1)
         self.read = nn.ModuleList(nn.Linear(8 * (narrow + 2), width) for _ in range(views))
         self.place = nn.Parameter(0.02 * torch.randn(math.prod(self.cells), width))

@@ -232,11 +232,10 @@ class Trainer:
         return f"the newest good checkpoint is {checkpoint}" if checkpoint else "there is no earlier checkpoint"
 
     def _plan(self, timed: list[float]) -> int:
-        """How many steps fill the minutes, from the timed steps without the first third, in which memory is still taken,
-        and the slowest tenth of the others; the same on every rank."""
+        """How many steps fill the minutes, from the faster half of the timed steps, since the first ones still take their
+        memory; the same on every rank."""
         steady = sorted(timed[len(timed) // 3 :])
-        steady = steady[: max(1, round(0.9 * len(steady)))]
-        per_step = sum(steady) / len(steady)
+        per_step = sum(steady[: max(1, len(steady) // 2 + 1)]) / max(1, len(steady) // 2 + 1)
         total = max(self.step + 1, int((self.config.minutes * 60 - sum(timed)) / per_step) + self.step)
         counted = torch.tensor(total, device=self.accelerator.device)
         total = int(self.accelerator.gather(counted[None]).min())

@@ -151,6 +151,10 @@ class TestLightImports:
     def test_settings_need_no_torch(self) -> None:
         assert loaded_after("import wam.settings", "torch", "diffusers", "transformers") == []
 
+    def test_processes_that_collect_need_no_torch(self) -> None:
+        pytest.importorskip("metaworld")
+        assert loaded_after("import wam.simulation.meta_world, wam.simulation.workers", "torch") == []
+
     def test_the_client_needs_no_torch(self) -> None:
         if not (PACKAGE / "control" / "client.py").is_file():
             pytest.skip("wam/control/client.py is not written yet")

@@ -91,6 +91,13 @@ def test_a_damaged_file_is_named(store: EpisodeStore) -> None:
         Labels(store.root, OCCUPANCY).read(store.episode(0))
 
 
+def test_a_damaged_description_is_named(store: EpisodeStore) -> None:
+    fill(store)
+    (store.root / "labels" / OCCUPANCY / "about.json").write_text("{")
+    with pytest.raises(WamError, match=r"about\.json"):
+        Labels(store.root, OCCUPANCY)
+
+
 def test_labels_of_another_length_are_refused(store: EpisodeStore) -> None:
     labels = Labels(store.root, OCCUPANCY, about=ABOUT)
     with pytest.raises(WamError, match="frames for episode 0"):

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from wam.geometry.cameras import check_cameras, in_picture, project, unproject
-from wam.geometry.voxels import FREE, OCCUPIED, VoxelConfig, fuse_depth
+from wam.geometry.grid import VoxelConfig
+from wam.geometry.voxels import FREE, OCCUPIED, fuse_depth
 
 DATA = Path(os.environ.get("WAM_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "rgbd"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="set WAM_DATA to the real recordings")

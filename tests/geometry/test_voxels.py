@@ -8,7 +8,8 @@ from torch import Tensor
 
 from wam.contracts import WamError
 from wam.geometry.cameras import to_world
-from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, VoxelConfig, fuse_depth
+from wam.geometry.grid import VoxelConfig
+from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, fuse_depth, rows_of
 
 SIZE = 96
 GRID = VoxelConfig(shape=[20, 20, 10], origin=[-0.5, -0.5, 0.0], side=0.05)
@@ -76,10 +77,10 @@ def test_pixels_without_depth_say_nothing(hole: float) -> None:
 
 
 def test_points_fall_into_the_voxels_whose_centres_they_are() -> None:
-    centres = GRID.centres()
-    assert (GRID.rows(centres) == torch.arange(GRID.count)).all()
-    assert (GRID.rows(centres + torch.tensor([0.0, 0.0, 1.0])) == -1).all()
-    assert GRID.rows(torch.tensor([-0.51, 0.0, 0.1])) == -1
+    centres = torch.from_numpy(GRID.centres())
+    assert (rows_of(centres, GRID) == torch.arange(GRID.count)).all()
+    assert (rows_of(centres + torch.tensor([0.0, 0.0, 1.0]), GRID) == -1).all()
+    assert rows_of(torch.tensor([-0.51, 0.0, 0.1]), GRID) == -1
 
 
 @pytest.mark.parametrize("views", [1, 2])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wam.contracts import WamError
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.model.occupancy import VoxelDecoder, occupancy_loss
 
 GRID = VoxelConfig(shape=[8, 8, 4], origin=[-0.4, -0.4, 0.0], side=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from wam.contracts import WamError
 from wam.data.labels import OCCUPANCY, unpack_voxels
 from wam.data.store import EpisodeStore
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
 from wam.simulation.label import label_occupancy
@@ -60,8 +61,6 @@ def unpacked(path: Path) -> bytes:
 
 
 def unpacked_bytes(data: bytes) -> bytes:
-    import io
-
     return np.load(io.BytesIO(data), allow_pickle=False)["filled"].tobytes()
 
 
@@ -69,6 +68,11 @@ def test_another_grid_beside_the_first_is_refused(root: Path) -> None:
     label_occupancy(root, GRID, processes=1)
     with pytest.raises(WamError, match="other grid"):
         label_occupancy(root, VoxelConfig(), processes=1)
+
+
+def test_fewer_processes_than_none_are_refused(root: Path) -> None:
+    with pytest.raises(WamError, match="at least 0"):
+        label_occupancy(root, GRID, processes=-1)
 
 
 def test_a_flat_world_has_no_voxels(environment) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from wam.contracts import WamError
 from wam.geometry.cameras import in_picture, project, unproject
-from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, VoxelConfig, fuse_depth
+from wam.geometry.grid import VoxelConfig
+from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, fuse_depth
 from wam.simulation.cameras import Camera
 from wam.simulation.raycast import Marker, RayCaster
 

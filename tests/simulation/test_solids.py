@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from wam.contracts import WamError
-from wam.geometry.voxels import FREE, VoxelConfig, fuse_depth
+from wam.geometry.grid import VoxelConfig
+from wam.geometry.voxels import FREE, fuse_depth
 from wam.simulation.cameras import VIEWS
 from wam.simulation.solids import Solids
 
@@ -43,7 +44,7 @@ def test_a_shape_fills_its_volume_and_a_voxel_of_skin(shape: str) -> None:
 def test_every_voxel_of_a_solid_is_filled_and_none_outside() -> None:
     model, data = scene('<body pos=".05 0 0"><freejoint/><geom type="sphere" size=".3"/></body>')
     filled = Solids(model, GRID).fill(data).reshape(-1) >= 0
-    away = np.linalg.norm(GRID.centres().numpy() - [0.05, 0, 0], axis=1)
+    away = np.linalg.norm(GRID.centres() - [0.05, 0, 0], axis=1)
     corner = 0.5 * 3**0.5 * GRID.side
     assert filled[away < 0.3].all()
     assert not filled[away > 0.3 + corner].any()

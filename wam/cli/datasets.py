@@ -78,7 +78,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def label(options: argparse.Namespace) -> None:
-    from wam.geometry.voxels import VoxelConfig
+    from wam.geometry.grid import VoxelConfig
     from wam.settings import load_settings
     from wam.simulation.label import label_occupancy
 

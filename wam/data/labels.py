@@ -35,7 +35,12 @@ class Labels:
         self.root, self.name = Path(root), name
         self.folder = self.root / "labels" / name
         path = self.folder / "about.json"
-        before = json.loads(path.read_text()) if path.is_file() else None
+        try:
+            before = json.loads(path.read_text()) if path.is_file() else None
+        except ValueError as error:
+            raise expected(
+                f"readable JSON in {path}", got=str(error), do="delete that folder to make them anew"
+            ) from error
         if before is None and about is None:
             raise expected(f"{name} labels in {self.folder}", got="none", do=f"make them: wam data label {self.root}")
         if before is not None and about is not None and before != dict(about):

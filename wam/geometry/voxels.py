@@ -1,56 +1,24 @@
-"""Voxel grids: what of a work area is free, occupied or unknown, from depth seen by any number of cameras."""
+"""Voxels: what of a work area is free, occupied or unknown, from depth seen by any number of cameras."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from wam.contracts import expected
 from wam.geometry.cameras import check_cameras, in_picture, project, unproject
+from wam.geometry.grid import VoxelConfig
 
 FREE, OCCUPIED, UNKNOWN = 0, 1, 2
 
 
-@dataclass(kw_only=True)
-class VoxelConfig:
-    """A grid of X Y Z voxels, each a cube of `side` metres; origin: its lowest corner in the world, metres.
-
-    The default covers the part of Meta-World's table that its hand reaches.
-    """
-
-    shape: list[int] = field(default_factory=lambda: [32, 32, 24])
-    origin: list[float] = field(default_factory=lambda: [-0.4, 0.4, -0.02])
-    side: float = 0.025
-
-    def validate(self) -> None:
-        if len(self.shape) != 3 or len(self.origin) != 3 or min(self.shape) < 1 or self.side <= 0:
-            raise expected(
-                "a grid of three counts and three metres with voxels of positive size",
-                got=f"shape {self.shape}, origin {self.origin}, side {self.side}",
-                do="correct the grid",
-            )
-
-    @property
-    def count(self) -> int:
-        return self.shape[0] * self.shape[1] * self.shape[2]
-
-    def centres(self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-        """(X * Y * Z, 3) in the world."""
-        axes = [
-            low + self.side * (torch.arange(count, dtype=dtype, device=device) + 0.5)
-            for low, count in zip(self.origin, self.shape, strict=True)
-        ]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-
-    def rows(self, points: Tensor) -> Tensor:
-        """The flat index of the voxel that holds each point (..., 3); -1 outside the grid."""
-        cell = ((points - points.new_tensor(self.origin)) / self.side).floor()
-        counts = torch.tensor(self.shape, device=points.device)
-        inside = ((cell >= 0) & (cell < counts)).all(-1)
-        x, y, z = torch.where(inside[..., None], cell, torch.zeros_like(cell)).long().unbind(-1)
-        return torch.where(inside, (x * counts[1] + y) * counts[2] + z, -1)
+def rows_of(points: Tensor, grid: VoxelConfig) -> Tensor:
+    """The flat index of the voxel that holds each point (..., 3); -1 outside the grid."""
+    cell = ((points - points.new_tensor(grid.origin)) / grid.side).floor()
+    counts = torch.tensor(grid.shape, device=points.device)
+    inside = ((cell >= 0) & (cell < counts)).all(-1)
+    x, y, z = torch.where(inside[..., None], cell, torch.zeros_like(cell)).long().unbind(-1)
+    return torch.where(inside, (x * counts[1] + y) * counts[2] + z, -1)
 
 
 def fuse_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: VoxelConfig) -> Tensor:
@@ -69,7 +37,7 @@ def fuse_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: Voxe
     check_cameras(intrinsics, extrinsics)
     depth = torch.where(torch.isfinite(depth), depth, torch.zeros_like(depth)).to(intrinsics.dtype)
     height, width = depth.shape[1:]
-    pixels, reach = project(grid.centres(dtype=depth.dtype, device=depth.device), intrinsics, extrinsics)
+    pixels, reach = project(torch.from_numpy(grid.centres()).to(depth), intrinsics, extrinsics)
     seen = in_picture(pixels, reach, (height, width))
     column = pixels[..., 0].round().clamp(0, width - 1).long()
     row = pixels[..., 1].round().clamp(0, height - 1).long()
@@ -77,6 +45,6 @@ def fuse_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: Voxe
     margin = 0.5 * 3**0.5 * grid.side
     free = (seen & (met > 0) & (reach < met - margin)).any(0)
     fused = torch.where(free, FREE, UNKNOWN).to(torch.uint8)
-    rows = grid.rows(unproject(depth, intrinsics, extrinsics))
+    rows = rows_of(unproject(depth, intrinsics, extrinsics), grid)
     fused[rows[(depth.flatten(1) > 0) & (rows >= 0)]] = OCCUPIED
     return fused.reshape(*grid.shape)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wam.contracts import expected
 from wam.geometry.cameras import check_cameras, in_picture, project
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 
 
 class VoxelDecoder(nn.Module):
@@ -49,7 +49,11 @@ class VoxelDecoder(nn.Module):
         self.cells = [count // cell for count in grid.shape]
         half = VoxelConfig(shape=[2 * n for n in self.cells], origin=list(grid.origin), side=grid.side * cell / 2)
         points = rearrange(
-            half.centres().reshape(*half.shape, 3), "(x i) (y j) (z k) c -> (x y z i j k) c", i=2, j=2, k=2
+            torch.from_numpy(half.centres()).float().reshape(*half.shape, 3),
+            "(x i) (y j) (z k) c -> (x y z i j k) c",
+            i=2,
+            j=2,
+            k=2,
         )
         self.register_buffer("points", points, persistent=False)
         self.narrow = nn.Conv2d(channels, narrow, 1)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from wam.contracts import ActionSpace, Observation, WamError, expected
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.simulation.cameras import Camera
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ import numpy as np
 from wam.contracts import expected
 from wam.data.labels import OCCUPANCY, Labels, pack_voxels
 from wam.data.store import EpisodeStore
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.simulation.environment import Environment, make_environment
-from wam.simulation.workers import leave_signals_to_parent
+from wam.simulation.workers import worker_pool
 
 STATE = "sim.state"
 
@@ -36,6 +33,8 @@ def label_occupancy(
     Raises WamError on a dataset without recorded simulator states, another grid than before, or a dead worker.
     """
     grid.validate()
+    if processes < 0:
+        raise expected("processes of at least 0", got=processes, do="leave it out for one per processor")
     store = EpisodeStore(root)
     if STATE not in store.info.features:
         raise expected(
@@ -54,20 +53,9 @@ def label_occupancy(
             labeller.label(episode)
             report(done := done + 1, len(store))
         return labels
-    pool = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(Path(root), grid)
-    )
-    try:
+    with worker_pool(processes, _begin, Path(root), grid) as pool:
         for _ in pool.map(_label, left):
             report(done := done + 1, len(store))
-    except BrokenProcessPool as error:
-        raise expected(
-            "the labelling processes to live",
-            got="one that ended without a word (out of memory, or killed)",
-            do="give the command again, with fewer processes if memory is short",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return labels
 
 
@@ -106,7 +94,6 @@ _labeller: _Labeller | None = None  # of a worker process
 
 def _begin(root: Path, grid: VoxelConfig) -> None:
     global _labeller
-    leave_signals_to_parent()
     _labeller = _Labeller(root, grid)
 
 

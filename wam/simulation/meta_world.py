@@ -22,7 +22,7 @@ from metaworld import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 
 from wam.contracts import ActionSpace, Observation, expected
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.simulation.actions import checked_action
 from wam.simulation.cameras import Camera, choose_cameras
 from wam.simulation.environment import StepResult

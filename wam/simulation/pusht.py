@@ -17,7 +17,7 @@ import numpy as np
 from gym_pusht.envs.pusht import PushTEnv
 
 from wam.contracts import ActionSpace, Observation, WamError, expected
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 from wam.simulation.actions import checked_action
 from wam.simulation.cameras import Camera
 from wam.simulation.environment import StepResult

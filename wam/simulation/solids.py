@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from wam.contracts import expected
-from wam.geometry.voxels import VoxelConfig
+from wam.geometry.grid import VoxelConfig
 
 _GEOM = mujoco.mjtGeom
 _VISIBLE_GROUPS = 3  # MuJoCo's own default: groups 0 to 2

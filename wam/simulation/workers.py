@@ -1,4 +1,4 @@
-"""Processes that record episodes. They are spawned, leave SIGINT to the parent, and end when the parent does."""
+"""Processes that run the simulator, and those that record episodes with it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import Any
 
 from wam.contracts import expected
 from wam.simulation.config import CollectConfig
@@ -58,20 +60,33 @@ def recordings(config: CollectConfig, jobs: Sequence[Job], *, processes: int) ->
         finally:
             studio.close()
         return
-    pool = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(config,)
-    )
     waiting, pending = iter(jobs), deque[Future[Recorded]]()
-    try:
+    with worker_pool(processes, _begin, config) as pool:
         for job in waiting:
             pending.append(pool.submit(_record, job))
             if len(pending) >= _AHEAD * processes:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+@contextmanager
+def worker_pool(processes: int, begin: Callable[..., None], *arguments: Any) -> Generator[ProcessPoolExecutor]:
+    """Spawned processes, each of which has called begin(*arguments). They leave SIGINT to the parent and end when it does.
+
+    Raises WamError if one dies; what it was asked and has not done is then dropped.
+    """
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(begin, arguments),
+    )
+    try:
+        yield pool
     except BrokenProcessPool as error:
         raise expected(
-            "the recording processes to live",
+            "the worker processes to live",
             got="one that ended without a word (out of memory, or killed)",
             do="resume, with fewer processes if memory is short",
         ) from error
@@ -79,18 +94,17 @@ def recordings(config: CollectConfig, jobs: Sequence[Job], *, processes: int) ->
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_studio: Studio | None = None  # of a worker process
-
-
-def leave_signals_to_parent() -> None:
-    """In a worker process: ignore SIGINT, which the parent answers, and end when the parent does."""
+def _begin_worker(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin(*arguments)
+
+
+_studio: Studio | None = None  # of a worker process
 
 
 def _begin(config: CollectConfig) -> None:
     global _studio
-    leave_signals_to_parent()
     _studio = Studio(config)
 
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from wam.contracts import expected
 from wam.data.checks.columns import Column
 from wam.data.checks.finding import Finding, finding, in_episodes
+from wam.geometry.cameras import project
 
 FLIPS = {"upside down": (slice(None, None, -1), slice(None)), "mirrored": (slice(None), slice(None, None, -1)),
          "turned by 180 degrees": (slice(None, None, -1), slice(None, None, -1))}  # fmt: skip
@@ -38,9 +40,9 @@ class CameraPose:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """points (N, 3) in the world -> (N, 2) as fractions of width and height."""
-        turn, place = np.asarray(self.extrinsics)[:3, :3], np.asarray(self.extrinsics)[:3, 3]
-        rays = (points - place) @ turn @ np.asarray(self.intrinsics).T
-        return rays[:, :2] / np.maximum(rays[:, 2:], 1e-6) / np.array(self.size[::-1])
+        arrays = (points, self.intrinsics, self.extrinsics)
+        pixels, _ = project(*(torch.from_numpy(np.asarray(array, float)) for array in arrays))
+        return pixels.numpy() / np.array(self.size[::-1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wam.contracts import WamError, expected
-from wam.evaluation.latent_action.figures import MEANINGS, Figure
+from wam.evaluation.figures import MEANINGS, Figure
 from wam.files import write_bytes, write_json
 from wam.progress import duration
 from wam.training.state import newest_checkpoint

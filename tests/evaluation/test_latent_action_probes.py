@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wam.evaluation.figures import Figure, format_figures
 from wam.evaluation.latent_action import probes
-from wam.evaluation.latent_action.figures import Figure, format_figures
 
 
 def data(n: int = 400, *, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ class TestFigures:
 
     def test_the_table_says_what_passed_and_what_was_not_measured(self) -> None:
         figures = [Figure(name="probe_r2", value=0.7, n=9), Figure(name="dead_codes", value=2, n=9)]
-        text = format_figures(figures, unmeasured=["transfer_gain: no aligned clips"])
+        text = format_figures(figures, title="latent actions", unmeasured=["transfer_gain: no aligned clips"])
         assert "PASS  probe_r2" in text
         assert "FAIL  dead_codes" in text
         assert "not measured: transfer_gain" in text

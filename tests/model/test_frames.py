@@ -35,7 +35,7 @@ def pictures(*, frames: int = FRAMES, seed: int = 0) -> torch.Tensor:
 def predict(ends: VideoEnds, present: torch.Tensor) -> torch.Tensor:
     condition = torch.zeros(3, 1, WIDTH)
     h, features = ends.embed(pictures(), condition, present=present)
-    return ends.predict(h.flatten(1, 3), features, condition, present=present, times=FRAMES // 2)
+    return ends.predict(h.flatten(1, 3), features, condition, present=present, times=FRAMES // 2)[0]
 
 
 @pytest.mark.parametrize("stem", ["conv", "patch"])

@@ -1,86 +1,92 @@
-"""The voxel decoder: where cells look, what missing and wrong cameras do, and that it can learn a scene."""
+"""Voxels: where cells look, what missing and wrong cameras do, and that a model can learn them and be without them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from wam.contracts import WamError
+from wam.contracts import Batch, WamError
+from wam.geometry.cameras import Cameras
 from wam.geometry.grid import VoxelConfig
-from wam.model.occupancy import VoxelDecoder, occupancy_loss
+from wam.model.config import ModelConfig, OccupancyConfig
+from wam.model.occupancy import VoxelDecoder, VoxelReader, occupancy_loss
+from wam.model.synthetic import synthetic_batch
+from wam.model.wam import WorldActionModel
+from wam.training.objective import joint_losses
 
 GRID = VoxelConfig(shape=[8, 8, 4], origin=[-0.4, -0.4, 0.0], side=0.1)
 SIZE, CHANNELS, WIDTH = 32, 6, 12
 
 
-def decoder(**changes: int) -> VoxelDecoder:
+def reader(views: int = 2) -> VoxelReader:
     torch.manual_seed(0)
-    sizes = {"channels": CHANNELS, "views": 2, "condition_width": WIDTH, "image_size": SIZE, "width": 24, "narrow": 8}
-    return VoxelDecoder(GRID, **{**sizes, **changes})
+    return VoxelReader(GRID, channels=CHANNELS, views=views, image_size=SIZE, cell=4, width=8, narrow=8)
 
 
-def cameras(batch: int) -> dict[str, Tensor]:
+def cameras(batch: int, size: int = SIZE) -> Cameras:
     """One from above, one from the side, both at the middle of the grid."""
     above, side = torch.eye(4), torch.eye(4)
     above[:3] = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4]])
     side[:3] = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, -4], [0, -1, 0, 0.2]])
-    k = torch.tensor([[150.0, 0, 15.5], [0, 150, 15.5], [0, 0, 1]])
-    return {"intrinsics": k.expand(batch, 2, 3, 3), "extrinsics": torch.stack([above, side]).expand(batch, 2, 4, 4)}
-
-
-def inputs(batch: int = 2, times: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, times, CHANNELS, 8, 8, generator=generator), torch.randn(
-        batch, 1, WIDTH, generator=generator
+    focal, middle = 150.0 * size / SIZE, (size - 1) / 2
+    k = torch.tensor([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
+    return Cameras(
+        intrinsics=k.expand(batch, 2, 3, 3),
+        extrinsics=torch.stack([above, side]).expand(batch, 2, 4, 4),
+        mask=torch.ones(batch, 2, dtype=torch.bool),
     )
 
 
-def test_a_grid_for_every_time_and_frame_of_a_tubelet() -> None:
-    features, condition = inputs()
-    assert decoder()(features, condition, **cameras(2)).shape == (2, 3, 8, 8, 4)
-    assert decoder(frames=2)(features, condition, **cameras(2)).shape == (2, 6, 8, 8, 4)
+def features(batch: int = 2) -> Tensor:
+    return torch.randn(batch, 1, CHANNELS, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def test_a_cell_reads_the_features_its_points_fall_on_and_no_others() -> None:
-    model, (features, condition) = decoder(), inputs(batch=1, times=1)
-    for block in model.blocks:  # no neighbours
-        torch.nn.init.zeros_(block.around.weight)
-    alone = {k: v[:, :1] for k, v in cameras(1).items()}
-    above = decoder(views=1)
-    above.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("read.1.")})
-    before = above(features, condition, **alone)
-    changed = features.clone()
+    model, seen = reader(), features(1)
+    only_above = replace(cameras(1), mask=torch.tensor([[True, False]]))
+    before = model(seen, only_above)
+    changed = seen.clone()
     changed[..., :4, 4:] += 1  # the upper right quarter of the picture from above: high x and high y
-    moved = (above(changed, condition, **alone) - before).abs().amax((0, 1, 4)) > 1e-6
-    assert moved[4:, 4:].all()
-    assert not moved[:4, :4].any()
+    moved = ((model(changed, only_above) - before).abs() > 1e-6).any(1)[0]
+    assert moved[1, 1]
+    assert not moved[0, 0]
+
+
+def test_each_view_may_have_a_picture_of_its_own() -> None:
+    model, two = reader(), torch.cat([features(1), features(1)], dim=1)
+    torch.testing.assert_close(model(two, cameras(1)), model(features(1), cameras(1)))
+    two[:, 1] += 1
+    assert not torch.allclose(model(two, cameras(1)), model(features(1), cameras(1)))
 
 
 def test_a_missing_camera_is_as_if_its_picture_said_nothing() -> None:
-    model, (features, condition) = decoder(), inputs()
-    both = cameras(2)
-    mask = torch.tensor([[True, False], [True, True]])
-    found = model(features, condition, **both, view_mask=mask)
-    turned = dict(both)
-    turned["extrinsics"] = both["extrinsics"].clone()
-    turned["extrinsics"][0, 1] = both["extrinsics"][0, 0]  # wherever the missing one stands
-    torch.testing.assert_close(model(features, condition, **turned, view_mask=mask), found)
-    assert not torch.allclose(model(features, condition, **both)[0], found[0])
-    torch.testing.assert_close(model(features, condition, **both)[1], found[1])
+    model, both = reader(), cameras(2)
+    some = replace(both, mask=torch.tensor([[True, False], [True, True]]))
+    found = model(features(), some)
+    turned = both.extrinsics.clone()
+    turned[0, 1] = both.extrinsics[0, 0]  # wherever the missing one stands
+    torch.testing.assert_close(model(features(), replace(some, extrinsics=turned)), found)
+    assert not torch.allclose(model(features(), both)[0], found[0])
+    torch.testing.assert_close(model(features(), both)[1], found[1])
 
 
 def test_wrong_swapped_and_too_few_cameras_are_refused() -> None:
-    model, (features, condition) = decoder(), inputs()
     both = cameras(2)
     with pytest.raises(WamError, match="which is which"):
-        model(features, condition, intrinsics=both["extrinsics"], extrinsics=both["intrinsics"])
+        replace(both, intrinsics=both.extrinsics, extrinsics=both.intrinsics)
     with pytest.raises(WamError, match="camera for each of 2 views"):
-        model(features, condition, **{k: v[:, :1] for k, v in both.items()})
+        replace(both, intrinsics=both.intrinsics[:, :1])
     with pytest.raises(WamError, match="at least one camera"):
-        model(features, condition, **both, view_mask=torch.zeros(2, 2, dtype=torch.bool))
-    with pytest.raises(WamError, match="4 divides"):
-        VoxelDecoder(VoxelConfig(shape=[6, 8, 4]), channels=4, views=1, condition_width=4, image_size=8)
+        replace(both, mask=torch.zeros(2, 2, dtype=torch.bool))
+    with pytest.raises(WamError, match="not transposed"):
+        replace(both, intrinsics=both.intrinsics.transpose(-1, -2))
+    with pytest.raises(WamError, match="intrinsics and extrinsics"):
+        Cameras.of(Batch(images=torch.zeros(2, 2, 1, SIZE, SIZE, 3, dtype=torch.uint8)))
+    with pytest.raises(WamError, match=r"4 .*divides"):
+        OccupancyConfig(grid=VoxelConfig(shape=[6, 8, 4])).validate()
 
 
 def test_unknown_voxels_and_frames_past_the_end_cost_nothing() -> None:
@@ -96,29 +102,103 @@ def test_unknown_voxels_and_frames_past_the_end_cost_nothing() -> None:
 
 
 def test_it_learns_where_a_block_stands_from_the_pictures() -> None:
-    """A block of one cell at one of 16 places, seen from above and from the side as a bright square."""
+    """A block of half a cell at one of 16 places, seen from above as a bright square."""
     generator = torch.Generator().manual_seed(0)
-    model = decoder()
+    model = torch.nn.ModuleList(
+        [reader(), VoxelDecoder(GRID, pillar=8, width=32, condition_width=WIDTH, cell=4, frames=1)]
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    condition = torch.zeros(32, 1, WIDTH)
+    condition = torch.zeros(32, WIDTH)
 
     def draw() -> tuple[Tensor, Tensor]:
         place = torch.randint(0, 4, (32, 2), generator=generator) * 2
         truth = torch.zeros(32, 1, 8, 8, 4, dtype=torch.uint8)
         for row, (x, y) in enumerate(place.tolist()):
             truth[row, 0, x : x + 2, y : y + 2, :2] = 1
-        above = truth[:, 0].amax(3).float().transpose(1, 2).flip(1)  # rows fall with y, columns rise with x
-        features = torch.zeros(32, 1, CHANNELS, 8, 8)
-        features[:, 0, 0] = above
-        return features, truth
+        seen = torch.zeros(32, 1, CHANNELS, 8, 8)
+        seen[:, 0, 0] = truth[:, 0].amax(3).float().transpose(1, 2).flip(1)  # rows fall with y, columns rise with x
+        return seen, truth
 
-    for _ in range(150):
-        features, truth = draw()
-        loss = occupancy_loss(model(features, condition, **cameras(32)), truth)
+    def logits(seen: Tensor) -> Tensor:
+        return model[1](model[0](seen, cameras(32)), condition)
+
+    for _ in range(350):
+        seen, truth = draw()
+        loss = occupancy_loss(logits(seen), truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    features, truth = draw()
-    found = model(features, condition, **cameras(32)) > 0
+    seen, truth = draw()
+    found = logits(seen) > 0
     both, either = (found & (truth == 1)).sum(), (found | (truth == 1)).sum()
     assert both / either > 0.8
+
+
+def small(**changes: object) -> tuple[WorldActionModel, Batch]:
+    """A model with voxels, and a batch with cameras and labels."""
+    torch.manual_seed(0)
+    config = ModelConfig(width=32, depth=2, heads=2, head_dim=16, image_size=SIZE)
+    config.occupancy = OccupancyConfig(loss_weight=1.0, rows=3, grid=GRID, width=32)
+    for name, value in changes.items():
+        setattr(config.streams["future"], name, value)
+        if name != "warp":
+            setattr(config.streams["observation"], name, value)
+    model = WorldActionModel(config)
+    batch, seen = synthetic_batch(config, 4), cameras(4)
+    truth = torch.randint(0, 3, (4, 3, 8, 8, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    return model, batch.replace(intrinsics=seen.intrinsics, extrinsics=seen.extrinsics, occupancy=truth)
+
+
+@pytest.mark.parametrize("changes", [{}, {"join_views": False}, {"stem": "patch"}])
+def test_a_model_gives_grids_at_the_present_and_at_each_frame_it_draws(changes: dict[str, object]) -> None:
+    model, batch = small(**changes)
+    found = model.sample(batch, want=("future", "action", "occupancy"), steps=2)
+    assert found.occupancy is not None
+    assert found.occupancy.shape == (4, 3, 8, 8, 4)
+    assert ((found.occupancy >= 0) & (found.occupancy <= 1)).all()
+    now = model.sample(batch, want=("occupancy",)).occupancy
+    assert now is not None
+    torch.testing.assert_close(now, found.occupancy[:, :1])
+
+
+def test_voxels_are_read_by_nothing() -> None:
+    model, batch = small()
+    with_voxels = model.sample(batch, want=("future", "action", "occupancy"), steps=2)
+    without = model.sample(batch, want=("future", "action"), steps=2)
+    assert without.occupancy is None
+    assert with_voxels.future is not None
+    assert with_voxels.action is not None
+    assert torch.equal(with_voxels.future, without.future)  # type: ignore[arg-type]
+    assert torch.equal(with_voxels.action, without.action)  # type: ignore[arg-type]
+
+
+def test_grids_to_come_answer_to_the_given_future() -> None:
+    model, batch = small()
+    for decoder in (model.network.occupancy.present, model.network.occupancy.future):  # type: ignore[union-attr]
+        torch.nn.init.normal_(decoder.out[-1].weight, std=0.1)
+    given = ("observation", "text", "state", "future")
+    found = model.sample(batch, given=given, want=("occupancy",)).occupancy
+    other = model.sample(batch.replace(future=255 - batch.future), given=given, want=("occupancy",)).occupancy  # type: ignore[operator]
+    assert found is not None
+    assert other is not None
+    assert torch.equal(found[:, 0], other[:, 0])
+    assert not torch.allclose(found[:, 1:], other[:, 1:])
+
+
+def test_the_loss_reaches_both_video_streams() -> None:
+    model, batch = small()
+    for decoder in (model.network.occupancy.present, model.network.occupancy.future):  # type: ignore[union-attr]
+        torch.nn.init.normal_(decoder.out[-1].weight, std=0.1)
+    losses = joint_losses(model, batch, generator=torch.Generator().manual_seed(0))
+    losses["occupancy"].backward()
+    for stream in ("observation", "future"):
+        stem = model.network.videos[stream].stem
+        assert stem.first.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_a_model_without_voxels_says_so_and_has_no_loss_of_them() -> None:
+    _, batch = small()
+    plain = WorldActionModel(ModelConfig(width=32, depth=2, heads=2, head_dim=16, image_size=SIZE))
+    assert "occupancy" not in joint_losses(plain, batch, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(WamError, match="model with voxels"):
+        plain.sample(batch, want=("occupancy",))

@@ -10,8 +10,8 @@ import pytest
 from example_run import write_run
 
 from wam.contracts import WamError
+from wam.evaluation.figures import Figure
 from wam.evaluation.latent_action.evaluate import LatentActionEvaluation
-from wam.evaluation.latent_action.figures import Figure
 from wam.evaluation.latent_action.pictures import Strip
 from wam.visualization.latent_action import save_evaluation
 from wam.visualization.report import write_report

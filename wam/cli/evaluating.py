@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-LATENT_ACTION = "latent-action"
+LATENT_ACTION, OCCUPANCY = "latent-action", "occupancy"
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -13,7 +13,10 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "eval", help="gates, success in closed loop and pictures of a run; status 1 if a gate fails"
     )
     parser.add_argument(
-        "run_folder", type=Path, metavar="[latent-action] RUN", help="latent-action: a tokenizer's figures"
+        "run_folder",
+        type=Path,
+        metavar="[latent-action | occupancy] RUN",
+        help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels",
     )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -57,8 +60,9 @@ def evaluate(options: argparse.Namespace) -> int:
     from wam.evaluation.terminal import format_gates
     from wam.settings import load_settings
 
-    if str(options.run_folder) == LATENT_ACTION and options.overrides and "=" not in options.overrides[0]:
-        return evaluate_latent_action(options)
+    named = {LATENT_ACTION: evaluate_latent_action, OCCUPANCY: evaluate_occupancy}.get(str(options.run_folder))
+    if named is not None and options.overrides and "=" not in options.overrides[0]:
+        return named(options)
     config = load_settings(EvaluateConfig, options.config, options.overrides)
     found = run(options.run_folder, config)
     print(format_gates(found.gates))
@@ -74,17 +78,34 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def evaluate_latent_action(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import format_figures
     from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
     from wam.evaluation.latent_action.evaluate import evaluate as run
-    from wam.evaluation.latent_action.figures import format_figures
     from wam.settings import load_settings
     from wam.visualization.latent_action import save_evaluation
 
     folder, overrides = Path(options.overrides[0]), options.overrides[1:]
     config = load_settings(LatentActionEvaluateConfig, options.config, overrides)
     found = run(folder, config)
-    print(format_figures(found.figures, unmeasured=found.unmeasured))
+    print(format_figures(found.figures, title="latent actions", unmeasured=found.unmeasured))
     place = Path(config.output) if config.output else folder / "evaluation" / LATENT_ACTION
+    for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
+        print(picture)
+    return 0 if found.passed else 1
+
+
+def evaluate_occupancy(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import format_figures
+    from wam.evaluation.occupancy import OccupancyEvaluateConfig
+    from wam.evaluation.occupancy import evaluate as run
+    from wam.settings import load_settings
+    from wam.visualization.voxels import save_evaluation
+
+    folder, overrides = Path(options.overrides[0]), options.overrides[1:]
+    config = load_settings(OccupancyEvaluateConfig, options.config, overrides)
+    found = run(folder, config)
+    print(format_figures(found.figures, title="voxels", unmeasured=found.unmeasured))
+    place = Path(config.output) if config.output else folder / "evaluation" / OCCUPANCY
     for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
         print(picture)
     return 0 if found.passed else 1

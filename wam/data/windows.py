@@ -17,6 +17,7 @@ from wam.contracts import Batch, expected
 from wam.data.episodes import Episode
 from wam.data.features import ACTION, STATE
 from wam.data.labels import OCCUPANCY, Labels, unpack_voxels
+from wam.data.poses import window_cameras
 from wam.data.store import EpisodeStore
 
 Instruction = str | Mapping[str, str] | Callable[[Episode], str] | None
@@ -35,7 +36,8 @@ class WindowSpec:
     cameras: short names, one view each (default: all of the dataset). image_size: frames are resized to
     (image_size, image_size) without keeping their aspect; None keeps them as they are.
     state, action: the columns to read; a dataset without them has no such stream. occupancy: give the labels of that name
-    at the present and at each frame to come; a dataset without them raises WamError.
+    at the present and at each frame to come; geometry: give the cameras' matrices at the present. A dataset without
+    them raises WamError.
     """
 
     history: int = 1
@@ -47,6 +49,7 @@ class WindowSpec:
     state: str = STATE
     action: str = ACTION
     occupancy: bool = False
+    geometry: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "future", tuple(self.future))
@@ -101,6 +104,7 @@ class WindowDataset:
         self._state = self._column(spec.state)
         self._action = self._column(spec.action) if spec.chunk else None
         self._occupancy = self._voxels() if spec.occupancy else None
+        self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
         self._instructions = self._sentences(instruction_override)
         self._frames = self._decode_all(progress) if cache == "memory" else None
@@ -165,6 +169,9 @@ class WindowDataset:
             packed, shape = self._occupancy
             present_and_ahead = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
             found["occupancy"] = unpack_voxels(packed[present_and_ahead], shape)
+        if self._poses is not None:
+            at = rows if len(self._poses[0]) > 1 else np.zeros_like(rows)
+            found["intrinsics"], found["extrinsics"] = (matrices[at] for matrices in self._poses)
         if self.embodiment is not None:
             found["embodiment"] = np.full(len(rows), self.embodiment)
         found["play"] = self._play[self._owner[rows]]

@@ -14,8 +14,8 @@ import numpy as np
 
 from wam.contracts import WamError
 from wam.data.checks.finding import SEVERITIES, Finding, listed
-from wam.data.checks.orientation import CameraPose
-from wam.data.checks.static import camera_poses, check_store
+from wam.data.checks.static import check_store
+from wam.data.poses import CameraPose, camera_poses
 from wam.data.store import EpisodeStore
 from wam.evaluation import replay as replaying
 from wam.simulation.environment import Environment

@@ -16,7 +16,7 @@ import torch
 
 from wam.contracts import ActionSpace, Batch, expected
 from wam.control.wam_policy import load_policy
-from wam.data.checks.static import camera_poses
+from wam.data.poses import camera_poses
 from wam.data.splits import split_episodes
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset

@@ -7,10 +7,52 @@ not finite where it is unknown. A negative focal length is a mirrored picture. A
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from wam.contracts import expected
+from wam.contracts import Batch, expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cameras:
+    """The cameras of B rows of V pictures: intrinsics (B, V, 3, 3) and rigid extrinsics (B, V, 4, 4); mask (B, V) bool,
+    which of them there are."""
+
+    intrinsics: Tensor
+    extrinsics: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        wanted = tuple(self.mask.shape)
+        if self.intrinsics.shape[:-2] != wanted or self.extrinsics.shape[:-2] != wanted:
+            raise expected(
+                f"a camera for each of {wanted[1]} views of {wanted[0]} rows",
+                got=f"intrinsics {tuple(self.intrinsics.shape)}, extrinsics {tuple(self.extrinsics.shape)}",
+                do="give the cameras in the order of the images",
+            )
+        if not self.mask.any(1).all():
+            raise expected("at least one camera in every row", got="a row without any", do="leave such rows out")
+        check_cameras(self.intrinsics, self.extrinsics)
+
+    @classmethod
+    def of(cls, batch: Batch) -> Cameras:
+        """Raises WamError if the batch does not say where its cameras are."""
+        if batch.intrinsics is None or batch.extrinsics is None:
+            raise expected(
+                "a batch with intrinsics and extrinsics",
+                got="a batch without cameras",
+                do="give them; a dataset's are read with `WindowSpec(occupancy=True)` or `geometry=True`",
+            )
+        mask = batch.view_mask
+        if mask is None:
+            mask = torch.ones(batch.images.shape[:2], dtype=torch.bool, device=batch.images.device)
+        return cls(intrinsics=batch.intrinsics.float(), extrinsics=batch.extrinsics.float(), mask=mask)
+
+    def take(self, rows: Tensor) -> Cameras:
+        """Those of the rows of these indices (N,)."""
+        return Cameras(intrinsics=self.intrinsics[rows], extrinsics=self.extrinsics[rows], mask=self.mask[rows])
 
 
 def check_cameras(intrinsics: Tensor, extrinsics: Tensor) -> None:

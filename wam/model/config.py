@@ -8,6 +8,7 @@ from typing import Any
 from wam.contracts import expected
 from wam.diffusion.clocks import RULES, ClockConfig
 from wam.diffusion.flow import Parametrisation
+from wam.geometry.grid import VoxelConfig
 from wam.tokenizers.text import TextConfig
 from wam.tokenizers.video import VideoConfig
 
@@ -62,6 +63,39 @@ class ConditionalConfig:
     loss_scale: float = 1.0
     hide: dict[str, float] = field(default_factory=dict)
     clocks: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class OccupancyConfig:
+    """Voxels read off the video streams, at the present and at each frame to come.
+
+    loss_weight: of their loss; 0: the model has no voxels. rows: of each training batch's windows with a future, how many
+    it runs on. grid: training takes that of its dataset's labels. A cell of cell x cell x cell voxels is described by
+    cell_width numbers, from `narrow` channels of the pictures' features; width: of the decoder over columns of cells.
+    """
+
+    loss_weight: float = 0.0
+    rows: int = 12
+    grid: VoxelConfig = field(default_factory=VoxelConfig)
+    cell: int = 4
+    cell_width: int = 32
+    narrow: int = 16
+    width: int = 192
+
+    def validate(self) -> None:
+        self.grid.validate()
+        if self.loss_weight < 0 or self.rows < 1:
+            raise expected(
+                "occupancy.loss_weight of 0 or more and rows of 1 or more",
+                got=f"{self.loss_weight} and {self.rows}",
+                do="mend `model.occupancy`",
+            )
+        if any(count % self.cell for count in self.grid.shape):
+            raise expected(
+                f"a grid whose counts {self.cell} (model.occupancy.cell) divides",
+                got=self.grid.shape,
+                do="change the grid or the cell",
+            )
 
 
 def default_streams() -> dict[str, StreamConfig]:
@@ -154,6 +188,7 @@ class ModelConfig:
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
+    occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
     video: VideoConfig = field(default_factory=VideoConfig)
 
@@ -166,6 +201,7 @@ class ModelConfig:
                 got=len(self.future),
                 do="change `model.future` or `model.streams.future.tubelet`",
             )
+        self.occupancy.validate()
         for row in self.conditionals:
             if unknown := set(row.hide) - set(VECTORS):
                 raise expected(

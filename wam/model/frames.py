@@ -72,6 +72,16 @@ class VideoEnds(nn.Module):
             self.head = PatchHead(outputs, condition_width=condition_width, **sizes)
 
     @property
+    def resolutions(self) -> list[int]:
+        """Channels of what `looked_at` gives."""
+        return [*self.stem.skip_widths, self.views.shape[1]]
+
+    def looked_at(self, tokens: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """What `embed` gave, as pictures (B, T / tubelet * G, C, h, w) of each resolution, finest first; tokens come last."""
+        coarsest = rearrange(tokens, "b t g (h w) d -> (b t g) d h w", h=self.config.grid)
+        return [x.unflatten(0, (len(tokens), -1)) for x in (*features, coarsest)]
+
+    @property
     def warps(self) -> bool:
         return self.config.warp and self.copies
 
@@ -99,11 +109,13 @@ class VideoEnds(nn.Module):
 
     def predict(
         self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor, *, present: Tensor, times: int
-    ) -> Tensor:
-        """Tokens (B, L, D) after the last layer -> the prediction (B, V, T, h, w, c); times: T / tubelet."""
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, D) after the last layer -> the prediction (B, V, T, h, w, c), and the finest features that it is
+        drawn from (B, T / tubelet, G, C, h', w'); times: T / tubelet."""
         assert self.head is not None
         tokens = rearrange(tokens, "b (t g l) d -> (b t g) l d", t=times, g=self.groups)
-        drawn = self.head(tokens, features, self._per_picture(condition, times))
+        drawn, finest = self.head(tokens, features, self._per_picture(condition, times))
+        finest = rearrange(finest, "(b t g) c h w -> b t g c h w", t=times, g=self.groups)
         change = rearrange(
             drawn,
             "(b t g) (v p c i j) h w -> b (g v) (t p) (h i) (w j) c",
@@ -115,11 +127,11 @@ class VideoEnds(nn.Module):
             j=self.fold,
         ).float()
         if not self.copies:
-            return change
+            return change, finest
         if not self.warps:
-            return present + change
+            return present + change, finest
         painted, flow = change.split([self.channels, 2], dim=-1)
-        return warped(present, flow * FLOW_SCALE) + painted
+        return warped(present, flow * FLOW_SCALE) + painted, finest
 
     def _pictures(self, frames: Tensor, tubelet: int) -> Tensor:
         """Frames (B, V, T, h, w, c) as folded pictures, already in the precision that the convolutions run in."""

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
+from wam.geometry.cameras import Cameras
 from wam.model.config import ModelConfig
 from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
+from wam.model.occupancy import Drawn, OccupancyHead
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.stems import (
     ChunkHead,
@@ -51,7 +53,8 @@ class JointNetwork(nn.Module):
             mlp_ratios={s: c.mlp_ratio for s, c in config.streams.items()},
         )
         self.clock = ClockEmbedding(W)
-        self.stream_bias = nn.ParameterDict({s: nn.Parameter(torch.zeros(W)) for s in config.streams})
+        conditioned = (*config.streams, "occupancy") if config.occupancy.loss_weight else tuple(config.streams)
+        self.stream_bias = nn.ParameterDict({s: nn.Parameter(torch.zeros(W)) for s in conditioned})
         self.edges = nn.ModuleDict()
         self.stems = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -59,10 +62,7 @@ class JointNetwork(nn.Module):
         self.video_summaries = nn.ModuleDict()
         latent_size = config.image_size // video.spatial
         for s, c in config.streams.items():
-            for source in self.table.modulators(s, config.streams):
-                edge = nn.Linear(W, W)
-                nn.init.normal_(edge.weight, std=W**-0.5)  # keeps the summary's unit scale
-                self.edges[f"{source}->{s}"] = edge
+            self._make_edges(s)
             if c.kind == "text":
                 self.stems[s] = TextStem(text, tokens=c.tokens, width=widths[s], condition_width=W)
             elif c.kind == "vector":
@@ -96,6 +96,10 @@ class JointNetwork(nn.Module):
                 self._make_video(s, latent_size, video.channels, widths[s], W)
             else:
                 raise expected("stream kind text, video, vector or chunk", got=f"{c.kind!r} for {s!r}", do="mend it")
+        self.occupancy: OccupancyHead | None = None
+        if config.occupancy.loss_weight:
+            self._make_edges("occupancy")
+            self.occupancy = OccupancyHead(config, dict(self.videos.items()), condition_width=W)
 
     def _make_video(self, stream: str, size: int, channels: int, width: int, condition_width: int) -> None:
         c = self.config.streams[stream]
@@ -115,6 +119,12 @@ class JointNetwork(nn.Module):
             self.video_summaries[stream] = VideoSummary(
                 frames * ends.groups * c.grid**2, width=width, condition_width=condition_width
             )
+
+    def _make_edges(self, stream: str) -> None:
+        for source in self.table.modulators(stream, self.config.streams):
+            edge = nn.Linear(self.condition_width, self.condition_width)
+            nn.init.normal_(edge.weight, std=self.condition_width**-0.5)  # keeps the summary's unit scale
+            self.edges[f"{source}->{stream}"] = edge
 
     def chunk_shape(self, stream: str) -> tuple[int, int]:
         """(A, K) of a chunk stream."""
@@ -302,11 +312,17 @@ class JointNetwork(nn.Module):
     # denoising --------------------------------------------------------------------------------------------------
 
     def denoise(
-        self, context: Context, signals: Mapping[str, Tensor], clocks: Mapping[str, Tensor]
+        self,
+        context: Context,
+        signals: Mapping[str, Tensor],
+        clocks: Mapping[str, Tensor],
+        *,
+        drawn: dict[str, Drawn] | None = None,
     ) -> dict[str, Tensor]:
         """Predictions of every stream in `signals`, each in its own parametrisation.
 
         signals: future latents (B, V, T, h, w, c), chunks (B, K, A), at `clocks` (B,) (or (B, T / tubelet) for video).
+        drawn: takes what each video was drawn from, for `voxels`.
         """
         size = context.size
         embedded = {s: self.clock(clocks[s]) for s in signals}
@@ -335,18 +351,34 @@ class JointNetwork(nn.Module):
             for s, signal in signals.items()
         }
         h, _ = self.transformer(inputs, self.table, context=context.caches)
-        return {
-            s: self._ends(s).predict(
-                h[s],
-                features[s],
-                conditions[s],
-                present=context.present,
-                times=signal.shape[2] // self.config.streams[s].tubelet,
+        predictions: dict[str, Tensor] = {}
+        for s, signal in signals.items():
+            if s not in features:
+                chunk = h[s][:, : signal.shape[1]]
+                predictions[s] = self.heads[s](chunk, conditions[s], context.embodiment)
+                continue
+            times = signal.shape[2] // self.config.streams[s].tubelet
+            predictions[s], finest = self._ends(s).predict(
+                h[s], features[s], conditions[s], present=context.present, times=times
             )
-            if s in features
-            else self.heads[s](h[s][:, : signal.shape[1]], conditions[s], context.embodiment)
-            for s, signal in signals.items()
-        }
+            if drawn is not None:
+                drawn[s] = Drawn(features=finest, condition=conditions[s])
+        return predictions
+
+    def voxels(
+        self, context: Context, cameras: Cameras, *, future: Drawn | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Logits (N, 1 + T, X, Y, Z) of the voxels at the present, and at each frame that `future` was drawn for; at the
+        present alone without one. rows (N,): of the context's, None for all; cameras: of the N rows."""
+        if self.occupancy is None:
+            raise expected("a model with voxels", got="one without", do="train it with model.occupancy.loss_weight=1")
+        rows = torch.arange(context.size, device=context.present.device) if rows is None else rows
+        ends = self._ends("observation")
+        condition = self._condition("observation", context.summaries, context.size)[rows]
+        present = context.present[rows] * cameras.mask[:, :, None, None, None, None]
+        seen = ends.looked_at(*ends.embed(present, condition))
+        told = self._condition("occupancy", context.summaries, context.size)[rows]
+        return self.occupancy(seen, told, cameras, future=None if future is None else future.take(rows))
 
     def _positions(self, stream: str, signal: Tensor, time: int) -> Tensor:
         c = self.config.streams[stream]

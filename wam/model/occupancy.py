@@ -1,12 +1,18 @@
 """Voxels read off a video stream's features: each cell of a coarse grid looks where its points fall in every picture.
 
-Source: projecting voxel queries into camera features follows RoboMM (Yan et al. 2024) and BEV perception before it; here the
-features are those of the joint model's present and imagined frames, so that the grid can be of the future.
+The present is read from what the observation's stem saw, the frames to come from the finest features that their head
+draws from; a grid to come starts as the present one, as a picture to come starts as its copy. Nothing reads the voxels,
+so a model that is not asked for them pays nothing.
+
+Source: projecting voxel queries into camera features follows RoboMM (Yan et al. 2024) and BEV perception before it; here
+the features are those of a denoised future, so that the grid can be one that is only imagined.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -14,122 +20,155 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wam.contracts import expected
-from wam.geometry.cameras import check_cameras, in_picture, project
+from wam.geometry.cameras import Cameras, in_picture, project
 from wam.geometry.grid import VoxelConfig
+from wam.geometry.voxels import OCCUPIED, UNKNOWN
+from wam.model.config import ModelConfig
+from wam.model.frames import VideoEnds
+from wam.model.video import FilmBlock
+
+POINTS = 2
+"""Points along each side of a cell at which it looks at the pictures."""
 
 
-class VoxelDecoder(nn.Module):
-    """Features (B, T, C, h, w) of pictures that join all views, with cameras, -> logits (B, T * frames, X, Y, Z).
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a video stream's prediction was drawn from: features (B, T / tubelet, G, C, h, w), and the stream's condition
+    (B, 1 or T / tubelet, W)."""
 
-    A cell of cell x cell x cell voxels samples the features at 2 x 2 x 2 points in each view, and is told how far each point
-    lies from the camera and whether it is in the picture. Views that are missing are left out of the mean over views; a
-    learned place for each cell says what is usually there. frames: grids printed for each of the T (of a tubelet).
+    features: Tensor
+    condition: Tensor
+
+    def take(self, rows: Tensor) -> Drawn:
+        return Drawn(features=self.features[rows], condition=self.condition[rows])
+
+
+class VoxelReader(nn.Module):
+    """Features (P, G, C, h, w) of pictures, with cameras -> pillars (P, Z' * width, X', Y') of cells.
+
+    G is 1 where one picture holds all views, else V. A cell of cell x cell x cell voxels samples the features of every
+    view at 2 x 2 x 2 points, and is told how far each lies from the camera and whether it is in the picture. Views
+    that are missing are left out of the mean over views; a learned place says what is usually there.
     """
 
     points: Tensor
 
     def __init__(
-        self,
-        grid: VoxelConfig,
-        *,
-        channels: int,
-        views: int,
-        condition_width: int,
-        image_size: int,
-        width: int = 96,
-        narrow: int = 16,
-        cell: int = 4,
-        frames: int = 1,
+        self, grid: VoxelConfig, *, channels: int, views: int, image_size: int, cell: int, width: int, narrow: int
     ) -> None:
         super().__init__()
-        grid.validate()
-        if any(count % cell for count in grid.shape):
-            raise expected(f"a grid whose counts {cell} divides", got=grid.shape, do="change the grid's shape")
-        self.grid, self.cell, self.frames, self.image_size, self.views = grid, cell, frames, image_size, views
-        self.cells = [count // cell for count in grid.shape]
-        half = VoxelConfig(shape=[2 * n for n in self.cells], origin=list(grid.origin), side=grid.side * cell / 2)
+        self.cells, self.image_size = [count // cell for count in grid.shape], image_size
+        x, y, z = self.cells
+        inner = VoxelConfig(
+            shape=[POINTS * n for n in self.cells],
+            origin=list(grid.origin),
+            side=grid.side * cell / POINTS,
+        )
         points = rearrange(
-            torch.from_numpy(half.centres()).float().reshape(*half.shape, 3),
+            torch.from_numpy(inner.centres()).float().reshape(*inner.shape, 3),
             "(x i) (y j) (z k) c -> (x y z i j k) c",
-            i=2,
-            j=2,
-            k=2,
+            i=POINTS,
+            j=POINTS,
+            k=POINTS,
         )
         self.register_buffer("points", points, persistent=False)
         self.narrow = nn.Conv2d(channels, narrow, 1)
-        self.read = nn.ModuleList(nn.Linear(8 * (narrow + 2), width) for _ in range(views))
-        self.place = nn.Parameter(0.02 * torch.randn(math.prod(self.cells), width))
-        self.blocks = nn.ModuleList(_CellBlock(width, condition_width=condition_width) for _ in range(2))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, frames * cell**3)
+        self.read = nn.ModuleList(nn.Linear(POINTS**3 * (narrow + 2), width) for _ in range(views))
+        self.place = nn.Parameter(0.02 * torch.randn(x * y * z, width))
+
+    def forward(self, features: Tensor, cameras: Cameras) -> Tensor:
+        """cameras: of the P rows."""
+        pictures, groups = features.shape[:2]
+        with torch.autocast(features.device.type, enabled=False):  # metres and pixels want more than eight bits
+            pixels, depth = project(self.points, cameras.intrinsics, cameras.extrinsics)
+            seen = in_picture(pixels, depth, (self.image_size, self.image_size))
+            where = (pixels + 0.5) / self.image_size * 2 - 1
+        narrowed = rearrange(self.narrow(features.flatten(0, 1)), "(p g) c h w -> p g c h w", g=groups).float()
+        h = self.place.expand(pictures, -1, -1)
+        share = cameras.mask / cameras.mask.sum(1, keepdim=True).clamp_min(1)
+        for v, read in enumerate(self.read):
+            found = F.grid_sample(narrowed[:, min(v, groups - 1)], where[:, v, :, None], align_corners=False)[..., 0]
+            told = torch.stack([depth[:, v], torch.ones_like(depth[:, v])], dim=1)
+            told = torch.cat([found, told], dim=1) * seen[:, v, None]
+            token = F.silu(read(rearrange(told, "p c (n i) -> p n (i c)", i=POINTS**3)))
+            h = h + token * share[:, v, None, None]
+        x, y, z = self.cells
+        return rearrange(h, "p (x y z) d -> p (z d) x y", x=x, y=y, z=z).contiguous()
+
+
+class VoxelDecoder(nn.Module):
+    """Pillars of cells, modulated by a condition -> logits (P, frames, X, Y, Z), zero at the start of training.
+
+    The cells of a pillar are mixed as channels, and pillars with their neighbours by convolution.
+    """
+
+    def __init__(self, grid: VoxelConfig, *, pillar: int, width: int, condition_width: int, cell: int, frames: int):
+        super().__init__()
+        self.cell, self.frames, self.height = cell, frames, grid.shape[2]
+        self.block = FilmBlock(pillar, width, condition_width=condition_width)
+        self.out = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, frames * cell**2 * self.height, 1))
+        nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, pillars: Tensor, condition: Tensor) -> Tensor:
+        """condition (P, condition width), already through its activation."""
+        return rearrange(
+            self.out(self.block(pillars, condition)),
+            "p (f z i j) x y -> p f (x i) (y j) z",
+            f=self.frames,
+            i=self.cell,
+            j=self.cell,
+        ).float()
+
+
+class OccupancyHead(nn.Module):
+    """What a model says of the voxels of its work area, at the present and at each frame to come. videos: its streams'."""
+
+    def __init__(self, model: ModelConfig, videos: Mapping[str, nn.Module], *, condition_width: int) -> None:
+        super().__init__()
+        config, grid = model.occupancy, model.occupancy.grid
+        config.validate()
+        reader = {"views": model.views, "image_size": model.image_size, "cell": config.cell, "width": config.cell_width}
+        shapes = {"width": config.width, "condition_width": condition_width, "cell": config.cell}
+        seen = cast(VideoEnds, videos["observation"]).resolutions
+        self.joined = nn.ModuleList(nn.Conv2d(channels, config.narrow, 1) for channels in seen)
+        self.now = VoxelReader(grid, channels=config.narrow, narrow=config.narrow, **reader)
+        pillar = self.now.cells[2] * config.cell_width
+        self.present = VoxelDecoder(grid, pillar=pillar, frames=1, **shapes)
+        head = cast(VideoEnds, videos["future"]).head if "future" in videos else None
+        if head is not None:
+            self.then = VoxelReader(grid, channels=head.finest, narrow=config.narrow, **reader)
+            self.future = VoxelDecoder(grid, pillar=2 * pillar, frames=model.streams["future"].tubelet, **shapes)
 
     def forward(
-        self,
-        features: Tensor,
-        condition: Tensor,
-        *,
-        intrinsics: Tensor,
-        extrinsics: Tensor,
-        view_mask: Tensor | None = None,
+        self, seen: Sequence[Tensor], condition: Tensor, cameras: Cameras, *, future: Drawn | None = None
     ) -> Tensor:
-        """condition (B, 1 or T, condition width), already through its activation; intrinsics (B, V, 3, 3) of pictures of
-        image_size, extrinsics (B, V, 4, 4), view_mask (B, V) bool."""
-        B, T = features.shape[:2]
-        self._check(B, intrinsics, extrinsics, view_mask)
-        with torch.autocast(features.device.type, enabled=False):  # metres and pixels want more than eight bits
-            pixels, depth = project(self.points, intrinsics.float(), extrinsics.float())
-        seen = in_picture(pixels, depth, (self.image_size, self.image_size))
-        narrowed = self.narrow(features.flatten(0, 1))
-        h = features.new_zeros(())
-        shown = seen.new_ones(B, self.views) if view_mask is None else view_mask
-        for v, read in enumerate(self.read):
-            where = ((pixels[:, v] + 0.5) / self.image_size * 2 - 1).repeat_interleave(T, 0)
-            found = F.grid_sample(narrowed, where[:, :, None].to(narrowed.dtype), align_corners=False)[..., 0]
-            told = torch.stack([depth[:, v], torch.ones_like(depth[:, v])], dim=1).repeat_interleave(T, 0)
-            told = torch.cat([found, told.to(found.dtype)], dim=1) * seen[:, v].repeat_interleave(T, 0)[:, None]
-            token = F.silu(read(rearrange(told, "b c (p i) -> b p (i c)", i=8)))
-            h = h + token * (shown[:, v] / shown.sum(1).clamp_min(1)).repeat_interleave(T, 0)[:, None, None]
-        h = h + self.place
-        condition = condition.expand(-1, T, -1).flatten(0, 1)
-        for block in self.blocks:
-            h = block(h, condition, self.cells)
-        x, y, z = self.cells
-        return rearrange(
-            self.out(self.norm(h)),
-            "(b t) (x y z) (f i j k) -> b (t f) (x i) (y j) (z k)",
-            b=B, x=x, y=y, z=z, f=self.frames, i=self.cell, j=self.cell,
-        )  # fmt: skip
+        """Logits (B, 1 + T, X, Y, Z): of the present, and of each frame to come where the future is given.
 
-    def _check(self, size: int, intrinsics: Tensor, extrinsics: Tensor, view_mask: Tensor | None) -> None:
-        wanted = (size, self.views)
-        if intrinsics.shape[:2] != wanted or extrinsics.shape[:2] != wanted:
-            raise expected(
-                f"a camera for each of {self.views} views of {size} rows",
-                got=f"intrinsics {tuple(intrinsics.shape)}, extrinsics {tuple(extrinsics.shape)}",
-                do="give the cameras in the order of the images",
-            )
-        if view_mask is not None and not view_mask.any(1).all():
-            raise expected("at least one camera in every row", got="a row without any", do="leave such rows out")
-        check_cameras(intrinsics, extrinsics)
+        seen: features (B, G, C, h, w) of the present at each resolution, finest first; condition (B, 1, W).
+        """
+        pillars = self.now(self._join(seen), cameras)
+        now = self.present(pillars, F.silu(condition[:, 0]))
+        if future is None:
+            return now
+        rows, times = future.features.shape[:2]
+        each = torch.arange(rows, device=condition.device).repeat_interleave(times)
+        ahead = self.then(future.features.flatten(0, 1), cameras.take(each))
+        told = F.silu(future.condition.expand(-1, times, -1).flatten(0, 1))
+        change = self.future(torch.cat([pillars[each], ahead], dim=1), told)
+        return torch.cat([now, now + rearrange(change, "(b t) f x y z -> b (t f) x y z", b=rows)], dim=1)
 
-
-class _CellBlock(nn.Module):
-    """A residual 3D convolution over the cells, and an MLP, both modulated by the stream's condition."""
-
-    def __init__(self, width: int, *, condition_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.to_shift_scale = nn.Linear(condition_width, 2 * width)
-        self.around = nn.Conv3d(width, width, 3, padding=1)
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, h: Tensor, condition: Tensor, cells: list[int]) -> Tensor:
-        """h (B, P, D), condition (B, condition width)."""
-        shift, scale = self.to_shift_scale(condition)[:, None].chunk(2, dim=-1)
-        inner = torch.addcmul(shift, self.norm(h), 1 + scale)
-        x, y, z = cells
-        mixed = self.around(rearrange(inner, "b (x y z) d -> b d x y z", x=x, y=y, z=z).contiguous())
-        return h + self.mlp(rearrange(mixed, "b d x y z -> b (x y z) d"))
+    def _join(self, observed: Sequence[Tensor]) -> Tensor:
+        """Features of every resolution summed at the finest."""
+        rows, groups, _, size, _ = observed[0].shape
+        total: Tensor | None = None
+        for narrow, features in zip(self.joined, observed, strict=True):
+            h = narrow(features.flatten(0, 1))
+            if h.shape[-1] != size:
+                h = F.interpolate(h, size=(size, size), mode="nearest")
+            total = h if total is None else total + h
+        assert total is not None
+        return F.silu(rearrange(total, "(b g) c h w -> b g c h w", b=rows, g=groups))
 
 
 def occupancy_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -141,8 +180,8 @@ def occupancy_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None)
     """
     if logits.shape != truth.shape:
         raise expected(f"occupancy of shape {tuple(logits.shape)}", got=tuple(truth.shape), do="label the same grid")
-    known = truth != 2
+    known = truth != UNKNOWN
     if mask is not None:
         known = known & mask[:, :, None, None, None]
-    error = F.binary_cross_entropy_with_logits(logits.float(), (truth == 1).float(), reduction="none")
+    error = F.binary_cross_entropy_with_logits(logits.float(), (truth == OCCUPIED).float(), reduction="none")
     return (error * known).sum() / known.sum().clamp_min(1)

@@ -109,7 +109,7 @@ class ConvHead(nn.Module):
         condition_width: int,
     ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.finest = grid, skip_widths[0]
         self.norm = nn.LayerNorm(width, eps=1e-6)
         narrow, blocks, last = [], [], width
         for skip in reversed(skip_widths):
@@ -123,7 +123,8 @@ class ConvHead(nn.Module):
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The pictures, and the finest features (P, `finest`, h, w) that they are drawn from."""
         h = rearrange(self.norm(tokens), "p (h w) d -> p d h w", h=self.grid)
         h = h.contiguous()  # group norms and convolutions after them run slower with channels last on a CPU
         for narrow, block, feature in zip(self.narrow, self.blocks, reversed(features), strict=True):
@@ -131,7 +132,7 @@ class ConvHead(nn.Module):
             if h.shape[-1] != feature.shape[-1]:
                 h = F.interpolate(h, scale_factor=2, mode="nearest")
             h = block(h + feature, condition)
-        return self.last(h)
+        return self.last(h), h
 
 
 class PatchStem(nn.Module):
@@ -156,14 +157,18 @@ class PatchHead(nn.Module):
 
     def __init__(self, channels: int, *, size: int, grid: int, width: int, condition_width: int) -> None:
         super().__init__()
-        self.patch, self.grid = size // grid, grid
+        self.patch, self.grid, self.finest = size // grid, grid, width
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.to_shift_scale = nn.Linear(condition_width, 2 * width)
         self.project = nn.Linear(width, channels * self.patch**2)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, features: Sequence[Tensor], condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The pictures, and the features (P, `finest`, grid, grid) that they are drawn from."""
         shift, scale = self.to_shift_scale(condition)[:, None].chunk(2, dim=-1)
-        patches = self.project(torch.addcmul(shift, self.norm(tokens), 1 + scale))
-        return rearrange(patches, "p (h w) (i j c) -> p c (h i) (w j)", h=self.grid, i=self.patch, j=self.patch)
+        h = torch.addcmul(shift, self.norm(tokens), 1 + scale)
+        drawn = rearrange(
+            self.project(h), "p (h w) (i j c) -> p c (h i) (w j)", h=self.grid, i=self.patch, j=self.patch
+        )
+        return drawn, rearrange(h, "p (h w) d -> p d h w", h=self.grid)

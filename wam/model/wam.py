@@ -15,7 +15,7 @@ which tells much of what will be done without a look at the frames. Source of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -26,10 +26,12 @@ from wam.diffusion.clocks import sampling_clocks
 from wam.diffusion.flow import to_velocity
 from wam.diffusion.guidance import guide
 from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
+from wam.geometry.cameras import Cameras
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
 from wam.model.network import JointNetwork
 from wam.model.normalize import Normalizer
+from wam.model.occupancy import Drawn
 from wam.tokenizers.text import TextEncoder, make_text_encoder
 from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
 
@@ -38,12 +40,14 @@ CONTEXT = ("observation", "text", "state", "velocity")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was wanted. future (B, V, T, H, W, C) in [0, 1]; action (B, K, A) in the action space's units."""
+    """What was wanted. future (B, V, T, H, W, C) in [0, 1]; action (B, K, A) in the action space's units; occupancy
+    (B, 1 + T, X, Y, Z), how likely each voxel is filled, at the present and then at each frame of the future."""
 
     future: Tensor | None = None
     action: Tensor | None = None
     latent_action: Tensor | None = None
     value: Tensor | None = None
+    occupancy: Tensor | None = None
     clocks: dict[str, float] = field(default_factory=dict)
 
 
@@ -149,7 +153,11 @@ class WorldActionModel(nn.Module):
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch.
+
+        `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
+        given, or of the present alone where there is neither.
         """
+        voxels, want = "occupancy" in want, tuple(s for s in want if s != "occupancy")
         if unknown := (set(want) - set(self.config.noisy)) | (set(given) - {*self.config.streams, *CONTEXT}):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
         device = batch.images.device
@@ -169,9 +177,11 @@ class WorldActionModel(nn.Module):
         fixed |= {s: noise[s] for s in self._unsaid(given, want)}
         fixed_clocks = {s: torch.full((), 0.0 if s in clean and s in given else 1.0, device=device) for s in fixed}
 
+        drawn: dict[str, Drawn] = {}
+
         def velocity(signals: Signals, now: Mapping[str, Tensor]) -> Signals:
             known = context if cached else self.context(batch, given=given)
-            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want)
+            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want, drawn=drawn)
             if bare is not None:
                 slopes = guide(
                     slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance
@@ -179,25 +189,38 @@ class WorldActionModel(nn.Module):
             return slopes
 
         start = {s: noise[s] for s in want}
-        if schedulers is not None:
+        if not want:
+            final, ends = {}, {}
+            if "future" in fixed:
+                velocity({}, {})
+        elif schedulers is not None:
             final = integrate_with_schedulers(velocity, start, schedulers)
             ends = dict.fromkeys(want, 0.0)
         else:
             laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
             final = integrate(velocity, start, laid, sampler=sampler)
             ends = {s: float(laid[s][-1]) for s in want}
-        return self._finish(final, ends, context.present)
+        found = self._finish(final, ends, context.present)
+        if voxels:
+            logits = self.network.voxels(context, Cameras.of(batch), future=drawn.get("future"))
+            found = replace(found, occupancy=logits.sigmoid())
+        return found
 
     def _sampling_clocks(self, stream: str, steps: int) -> Tensor:
         clock = self.config.streams[stream].clock
         return sampling_clocks(steps, shift=clock.sampling_shift or clock.shift)
 
     def _velocity(
-        self, context: Context, signals: Signals, clocks: Mapping[str, Tensor], want: Sequence[str]
+        self,
+        context: Context,
+        signals: Signals,
+        clocks: Mapping[str, Tensor],
+        want: Sequence[str],
+        drawn: dict[str, Drawn] | None = None,
     ) -> Signals:
         ordered = {s: signals[s] for s in self.config.noisy if s in signals}
         rows = {s: clocks[s].to(context.present.device).float().expand(context.size) for s in ordered}
-        predictions = self.network.denoise(context, ordered, rows)
+        predictions = self.network.denoise(context, ordered, rows, drawn=drawn)
         return {
             s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts) for s in want
         }

@@ -11,10 +11,12 @@ import numpy as np
 
 from wam.contracts import Batch, expected
 from wam.data.features import ACTION, STATE
+from wam.data.labels import OCCUPANCY, Labels
 from wam.data.mixture import Mixture
 from wam.data.splits import split_episodes, task_of
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
+from wam.geometry.grid import VoxelConfig
 from wam.model.config import ModelConfig
 from wam.model.normalize import Normalizer
 from wam.training.config import DataConfig, DataPart, TrainConfig
@@ -26,6 +28,7 @@ HIDDEN = ""
 
 def window_spec(config: TrainConfig) -> WindowSpec:
     m = config.model
+    voxels = m.occupancy.loss_weight > 0
     return WindowSpec(
         history=m.history,
         history_stride=m.history_stride,
@@ -33,6 +36,8 @@ def window_spec(config: TrainConfig) -> WindowSpec:
         chunk=m.chunk,
         cameras=tuple(config.data.cameras),
         image_size=m.image_size,
+        occupancy=voxels,
+        geometry=voxels,
     )
 
 
@@ -104,6 +109,16 @@ def fit_dimensions(model: ModelConfig, stores: Sequence[EpisodeStore]) -> None:
             setattr(model, f"{name}_dim", widest.shape[0])
             names = flat_names(widest.names)
     split_state(model, names)
+
+
+def fit_grid(model: ModelConfig, stores: Sequence[EpisodeStore]) -> None:
+    """Set the grid of a model with voxels from the datasets' labels, which must be of one grid."""
+    if not model.occupancy.loss_weight:
+        return
+    grids = [Labels(store.root, OCCUPANCY).about["grid"] for store in stores]
+    if any(grid != grids[0] for grid in grids):
+        raise expected("occupancy labels of one grid", got=grids, do="label the datasets with the same grid")
+    model.occupancy.grid = VoxelConfig(**grids[0])
 
 
 def split_state(model: ModelConfig, names: Sequence[str]) -> None:

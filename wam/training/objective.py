@@ -16,8 +16,10 @@ from torch import Tensor
 from wam.contracts import Batch, expected
 from wam.diffusion.clocks import draw_clocks
 from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
+from wam.geometry.cameras import Cameras
 from wam.model.config import ConditionalConfig
 from wam.model.context import Context
+from wam.model.occupancy import Drawn, occupancy_loss
 from wam.model.wam import WorldActionModel
 
 
@@ -83,7 +85,8 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
             found = _pass_losses(model, batch[one.rows.tolist()], context.take(one.rows.to(device)), one, generator)
         for s, loss in found.items():
             losses[f"{s}{label}"] = loss
-            total = total + config.streams[s].loss_weight * loss
+            scale = config.occupancy if s == "occupancy" else config.streams[s]
+            total = total + scale.loss_weight * loss
     return {"loss": total, **losses}
 
 
@@ -171,14 +174,30 @@ def _pass_losses(
             unknown = ~known.any(1).repeat_interleave(draws)
             clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
     noise = {s: torch.randn(x[s].shape, generator=generator).to(device) for s in group.streams}
-    predictions = model.network.denoise(context, {s: add_noise(x[s], noise[s], clocks[s]) for s in x}, clocks)
+    videos: dict[str, Drawn] = {}
+    predictions = model.network.denoise(
+        context, {s: add_noise(x[s], noise[s], clocks[s]) for s in x}, clocks, drawn=videos
+    )
     losses = {}
     for s in group.streams:
         parametrisation = config.streams[s].predicts
         error = (predictions[s].float() - target(x[s], noise[s], parametrisation)).square()
         per_row = _per_row(s, error, batch, draws) * clock_weight(clocks[s], parametrisation)
         losses[s] = masked_mean(per_row * counts[s], (counts[s] > 0).float())
+    if model.network.occupancy is not None and batch.occupancy is not None and "future" in videos:
+        losses["occupancy"] = _voxel_loss(model, batch, context, videos["future"])
     return losses
+
+
+def _voxel_loss(model: WorldActionModel, batch: Batch, context: Context, future: Drawn) -> Tensor:
+    """Of the first rows alone, which are as random as any: a grid costs as much as its pictures."""
+    assert batch.occupancy is not None
+    rows = torch.arange(min(model.config.occupancy.rows, batch.size), device=batch.images.device)
+    logits = model.network.voxels(context, Cameras.of(batch).take(rows), future=future, rows=rows)
+    mask = None
+    if batch.future_mask is not None:
+        mask = torch.cat([torch.ones_like(batch.future_mask[rows, :1]), batch.future_mask[rows]], dim=1)
+    return occupancy_loss(logits, batch.occupancy[rows], mask=mask)
 
 
 def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:

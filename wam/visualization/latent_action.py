@@ -32,12 +32,12 @@ def draw_strip(strip: Strip, *, scale: int = 2, gap: int = 4) -> bytes:
     return png(np.asarray(image))
 
 
-def save_strips(strips: list[Strip], folder: Path) -> list[Path]:
+def save_strips(strips: list[Strip], folder: Path, *, scale: int = 2) -> list[Path]:
     """One PNG a strip, named after it."""
     paths = []
     for strip in strips:
         paths.append(folder / f"{strip.name}.png")
-        write_bytes(paths[-1], draw_strip(strip))
+        write_bytes(paths[-1], draw_strip(strip, scale=scale))
     return paths
 
 

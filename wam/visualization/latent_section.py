@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wam.evaluation.latent_action.figures import MEANINGS
+from wam.evaluation.figures import MEANINGS
 from wam.evaluation.words import number
 from wam.visualization.markup import escape, pixels, section, table
 from wam.visualization.run_files import RunFiles

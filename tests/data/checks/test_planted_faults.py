@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from planted import EPISODES, INTRINSICS, SIZE, SPACE, Episode, camera_pose, write
 
-from wam.data.checks.orientation import CameraPose
 from wam.data.checks.static import check_store
+from wam.data.poses import CameraPose
 from wam.data.store import EpisodeStore
 
 POSE = CameraPose(intrinsics=INTRINSICS, extrinsics=camera_pose(), size=(SIZE, SIZE))

@@ -11,38 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from wam.contracts import expected
 from wam.data.checks.columns import Column
 from wam.data.checks.finding import Finding, finding, in_episodes
-from wam.geometry.cameras import project
+from wam.data.poses import CameraPose
 
 FLIPS = {"upside down": (slice(None, None, -1), slice(None)), "mirrored": (slice(None), slice(None, None, -1)),
          "turned by 180 degrees": (slice(None, None, -1), slice(None, None, -1))}  # fmt: skip
 CURES = {"upside down": "vertical", "mirrored": "horizontal", "turned by 180 degrees": "rotate"}
 
 _CLEAR = 0.2  # sine of the angle by which a camera must look down, or stand upright, to be judged
-
-
-@dataclass(frozen=True, kw_only=True)
-class CameraPose:
-    """intrinsics (3, 3) in pixels of an image of `size` (H, W); extrinsics (4, 4) camera-to-world, OpenCV axes."""
-
-    intrinsics: np.ndarray
-    extrinsics: np.ndarray
-    size: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        shapes = (np.shape(self.intrinsics), np.shape(self.extrinsics))
-        if shapes != ((3, 3), (4, 4)):
-            raise expected("intrinsics (3, 3) and extrinsics (4, 4)", got=shapes, do="give camera-to-world matrices")
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """points (N, 3) in the world -> (N, 2) as fractions of width and height."""
-        arrays = (points, self.intrinsics, self.extrinsics)
-        pixels, _ = project(*(torch.from_numpy(np.asarray(array, float)) for array in arrays))
-        return pixels.numpy() / np.array(self.size[::-1])
 
 
 @dataclass(frozen=True, kw_only=True)

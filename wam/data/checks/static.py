@@ -12,8 +12,8 @@ from wam.contracts import ActionSpace, WamError
 from wam.data.checks import angles, columns, frames, gripper, lag, orientation, rate
 from wam.data.checks.columns import Column
 from wam.data.checks.finding import SEVERITIES, Finding, finding, in_episodes
-from wam.data.checks.orientation import CameraPose
 from wam.data.features import ACTION, STATE, Feature
+from wam.data.poses import CameraPose, camera_poses
 from wam.data.store import EpisodeStore
 
 _POSITION_COLUMNS = ("cartesian_position", "ee_pos", "eef_pos")
@@ -76,19 +76,6 @@ def check_store(
             store, camera, sample, state=state, action=action, pose=known.get(camera), progress=progress
         )
     return tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))
-
-
-def camera_poses(store: EpisodeStore) -> dict[str, CameraPose]:
-    """Poses recorded with the dataset: info.json's wam.cameras = {camera: {"intrinsics", "extrinsics"}}."""
-    recorded: Mapping[str, Mapping] = store.info.wam.get("cameras") or {}
-    found = {}
-    for camera, pose in recorded.items():
-        if camera in store.cameras and "intrinsics" in pose and "extrinsics" in pose:
-            height, width = store.info.feature(store.info.camera_key(camera)).shape[:2]
-            found[camera] = CameraPose(
-                intrinsics=np.array(pose["intrinsics"]), extrinsics=np.array(pose["extrinsics"]), size=(height, width)
-            )
-    return found
 
 
 def _read_column(store: EpisodeStore, name: str, chosen: Sequence[int]) -> tuple[Column, list[Finding]]:

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from wam.contracts import WamError, expected
 from wam.data.features import STATE
 from wam.data.store import EpisodeStore
+from wam.evaluation.figures import Figure
 from wam.evaluation.latent_action import probes
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.evaluation.latent_action.driving import Foresight, foresight, jitter_response, swapped
-from wam.evaluation.latent_action.figures import Figure
 from wam.evaluation.latent_action.pictures import Strip, foresight_strip, latent_walk, swap_strip, transfer_strip
 from wam.evaluation.latent_action.readings import Readings, episodes_of, read
 from wam.evaluation.latent_action.transfer import aligned_pairs, transfer

@@ -14,7 +14,7 @@ from wam.contracts import Batch, expected
 from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
-from wam.training.data import fit_dimensions, fit_normalizers, make_mixture
+from wam.training.data import fit_dimensions, fit_grid, fit_normalizers, make_mixture
 from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
 from wam.training.start import start_from
@@ -35,7 +35,9 @@ class JointStage:
         self.action_space = next(
             (d.store.info.action_space for d in self.mixture.datasets if d.store.info.action_space), None
         )
-        fit_dimensions(config.model, [d.store for d in self.mixture.datasets])
+        stores = [d.store for d in self.mixture.datasets]
+        fit_dimensions(config.model, stores)
+        fit_grid(config.model, stores)
         self.latents = LatentLabels(config.latent_actions, config.model) if config.latent_actions else None
         if self.latents is not None:
             config.model.latent_action_dim, config.model.latent_action_length = self.latents.dim, self.latents.length

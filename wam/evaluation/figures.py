@@ -1,4 +1,4 @@
-"""The figures of a latent-action tokenizer, what each has to reach, and how they are printed."""
+"""Figures of a tokenizer or of voxels: what each means and has to reach, and how they are printed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ AT_LEAST = {
     "perplexity_share": 0.4,
     "code_sensitivity": 1.3,
     "transfer_gain": 1.05,
+    "iou_present": 0.65,
+    "future_gain": 1.5,
 }
 AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0}
 
@@ -42,6 +44,23 @@ MEANINGS = {
     "retrieval_cosine_random": "the same for a random window of another scene",
     "jitter_response": "latent's change when a still scene's camera shakes, over its spread in real motion",
     "jitter_response_human": "the same in held-out human scenes",
+    "iou_present": "voxels of the present, held-out episodes: intersection over union",
+    "iou_present_usual": "the same for the voxels that are filled in most training frames",
+    "iou_present_lifted": "the same for true depth of the same cameras, fused without learning",
+    "iou_future": "voxels of the last frame to come, given the true actions",
+    "iou_future_copied": "the same for the true present, copied",
+    "iou_future_imagined": "the same without the actions",
+    "iou_changed": "where the last frame to come differs from the present, a voxel around included",
+    "iou_changed_copied": "the same for the true present, copied",
+    "future_gain": "iou_changed over iou_changed_copied",
+    "chamfer_present": "metres between predicted and true voxels of the present",
+    "chamfer_future": "the same of the last frame to come",
+    "f_1cm_present": "F-score of the present's voxels within one centimetre",
+    "f_2cm_present": "within two",
+    "f_5cm_present": "within five",
+    "f_1cm_future": "F-score of the last frame to come within one centimetre",
+    "f_2cm_future": "within two",
+    "f_5cm_future": "within five",
 }
 
 
@@ -68,9 +87,9 @@ class Figure:
         return math.isfinite(self.value) and (self.value >= target if how == "at least" else self.value <= target)
 
 
-def format_figures(figures: Sequence[Figure], *, unmeasured: Sequence[str] = ()) -> str:
+def format_figures(figures: Sequence[Figure], *, title: str, unmeasured: Sequence[str] = ()) -> str:
     """One line a figure: verdict, name, value, target, n and what it means; then what was not measured, and why."""
-    lines = ["latent actions"]
+    lines = [title]
     for figure in figures:
         verdict = {True: "PASS", False: "FAIL", None: ""}[figure.passed]
         target = "" if figure.target is None else f"{figure.target[0]} {figure.target[1]:g}"

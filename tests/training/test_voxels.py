@@ -1,0 +1,127 @@
+"""A model with voxels from data to figures: labels and cameras are read, the loss is there, and what lacks is named."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import toy_config, write_toy
+from wam.cli.main import main
+from wam.contracts import WamError
+from wam.data.labels import OCCUPANCY, Labels, pack_voxels
+from wam.data.store import EpisodeStore
+from wam.data.windows import WindowDataset, WindowSpec
+from wam.evaluation.occupancy import OccupancyEvaluateConfig, evaluate
+from wam.model.config import OccupancyConfig
+from wam.training.config import TrainConfig
+from wam.training.trainer import train
+from wam.visualization.voxels import draw_voxels
+
+GRID = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
+ABOVE = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
+INTRINSICS = np.array([[150.0, 0, 15.5], [0, 150, 15.5], [0, 0, 1]])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Toy episodes seen by two cameras from above; the square is a block that stands where it is seen."""
+    root = write_toy(tmp_path / "toy")
+    info = json.loads((root / "meta" / "info.json").read_text())
+    pose = {"intrinsics": INTRINSICS.tolist(), "extrinsics": ABOVE.tolist()}
+    info.setdefault("wam", {})["cameras"] = {"a": pose, "b": pose}
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    store = EpisodeStore(root)
+    labels = Labels(root, OCCUPANCY, about={"grid": GRID, "from": "test"})
+    for index in range(len(store)):
+        episode = store.episode(index)
+        places = (store.column("observation.state", episode) / 2).astype(int).clip(0, 7)
+        filled = np.zeros((episode.length, 8, 8, 4), bool)
+        for frame, (row, column) in enumerate(places):
+            filled[frame, column, 7 - row, :2] = True
+        labels.write(episode, {"filled": pack_voxels(filled)})
+    return root
+
+
+def voxel_config(data: Path, output: Path, **changes: object) -> TrainConfig:
+    config = toy_config(data, output, **changes)
+    config.model.occupancy = OccupancyConfig(loss_weight=1.0, width=16, cell_width=8)
+    return config
+
+
+def test_windows_give_cameras_in_pixels_of_their_own_pictures(data: Path) -> None:
+    store = EpisodeStore(data)
+    batch = WindowDataset(store, WindowSpec(image_size=16, geometry=True)).batch([0, 3])
+    assert batch.intrinsics is not None
+    assert batch.extrinsics is not None
+    assert batch.intrinsics.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(batch.intrinsics[0, 0], [[75, 0, 7.5], [0, 75, 7.5], [0, 0, 1]])
+    np.testing.assert_allclose(batch.extrinsics[1, 1], ABOVE)
+
+
+def test_a_camera_without_a_pose_is_named(data: Path) -> None:
+    info = json.loads((data / "meta" / "info.json").read_text())
+    del info["wam"]["cameras"]["b"]
+    (data / "meta" / "info.json").write_text(json.dumps(info))
+    with pytest.raises(WamError, match="pose of camera 'b'"):
+        WindowDataset(EpisodeStore(data), WindowSpec(geometry=True))
+
+
+def test_swapped_matrices_are_refused(data: Path) -> None:
+    info = json.loads((data / "meta" / "info.json").read_text())
+    info["wam"]["cameras"]["b"]["extrinsics"] = ABOVE.T.tolist()
+    (data / "meta" / "info.json").write_text(json.dumps(info))
+    with pytest.raises(WamError, match="transpose"):
+        WindowDataset(EpisodeStore(data), WindowSpec(geometry=True))
+
+
+def test_voxels_are_trained_measured_and_drawn(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(voxel_config(data, tmp_path / "run", steps=3))
+    assert result.losses["occupancy"] > 0
+    found = evaluate(tmp_path / "run", OccupancyEvaluateConfig(windows=6))
+    assert {"iou_present", "future_gain", "iou_future_copied", "chamfer_future"} <= set(found.values)
+    assert found.values["iou_future_copied"] > 0.05  # the block moves less than it is wide
+    assert found.unmeasured == ["iou_present_lifted: the dataset has no simulator to render depth in"]
+    status = main(["eval", "occupancy", str(tmp_path / "run"), "windows=6", "--json", str(tmp_path / "found.json")])
+    assert status == (0 if found.passed else 1)
+    assert "future_gain" in capsys.readouterr().out
+    assert "iou_present" in json.loads((tmp_path / "found.json").read_text())["figures"]
+    assert len(list((tmp_path / "run" / "evaluation" / "occupancy").glob("*.png"))) == 2
+
+
+def test_the_grid_is_the_labels_own(data: Path, tmp_path: Path) -> None:
+    config = voxel_config(data, tmp_path / "run", steps=1)
+    train(config)
+    assert config.model.occupancy.grid.shape == GRID["shape"]
+    assert config.model.occupancy.grid.side == GRID["side"]
+
+
+def test_data_without_labels_says_how_to_make_them(tmp_path: Path) -> None:
+    root = write_toy(tmp_path / "plain")
+    with pytest.raises(WamError, match="wam data label"):
+        train(voxel_config(root, tmp_path / "run"))
+
+
+def test_a_run_without_voxels_cannot_be_measured_for_them(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(toy_config(toy, tmp_path / "run", steps=1))
+    assert main(["eval", "occupancy", str(tmp_path / "run")]) == 2
+    assert "a model with voxels" in capsys.readouterr().err
+
+
+def test_a_picture_of_voxels_shows_the_nearer_ones_and_what_is_wrong() -> None:
+    grid = np.zeros((4, 4, 4), bool)
+    assert (draw_voxels(grid) == 255).all()
+    grid[0, 3, 0] = True
+    behind = draw_voxels(grid)
+    assert 0 < (behind != 255).any(-1).mean() < 0.2
+    grid[:] = True
+    full, red = draw_voxels(grid), draw_voxels(grid, wrong=grid)
+    assert (full != 255).any(-1).mean() > 0.4
+    assert math.isclose((red != 255).any(-1).mean(), (full != 255).any(-1).mean(), abs_tol=1e-3)
+    seen = red[(red != 255).any(-1)].astype(int)
+    assert (seen[:, 0] > seen[:, 2]).mean() > 0.95

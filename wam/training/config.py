@@ -40,13 +40,17 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW; linear warm-up over `warmup` steps, then a cosine down to final_rate * learning_rate at the last step."""
+    """kind: `adamw`, or `muon` for the weights of linear layers and AdamW for the rest (see `wam.training.optimizer`). Linear
+    warm-up over `warmup` steps, then a cosine down to final_rate * learning_rate at the last step. betas: AdamW's;
+    momentum: Muon's."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = 0.95
     clip: float = 1.0
 
 

@@ -24,6 +24,7 @@ from wam.progress import duration
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions
 from wam.training.ema import Ema
+from wam.training.optimizer import make_optimizers
 from wam.training.without_data import Losses, make_without_data
 
 COUNTED = 2
@@ -226,7 +227,7 @@ def _time_steps(
 ) -> tuple[list[float], int, dict[str, int]]:
     """Seconds of each training step after the first, bytes of activations, and bytes of everything else."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.optimizer.learning_rate, fused=True)
+    optimizers = make_optimizers(module, config.optimizer)
     averaged = Ema(module, decay=config.ema)
     wait = torch.cuda.synchronize if batch.images.is_cuda else lambda: None
     saved = saved_bytes(losses, batch, config.precision, but=module)
@@ -237,9 +238,10 @@ def _time_steps(
         for part in range(config.accumulate):
             _backward(losses, batch, config.precision, seed=step * config.accumulate + part)
         torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)
-        optimizer.step()
         gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         averaged.update(module)
         wait()
         seconds.append(time.perf_counter() - begun)
@@ -247,7 +249,7 @@ def _time_steps(
         "weights": sum(t.nbytes for t in module.state_dict().values()),
         "gradients": gradients,
         "optimizer": sum(
-            t.nbytes for entry in optimizer.state.values() for t in entry.values() if isinstance(t, Tensor)
+            t.nbytes for o in optimizers for entry in o.state.values() for t in entry.values() if isinstance(t, Tensor)
         ),
         "averaged copy": sum(t.nbytes for t in averaged.tensors.values()),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,38 @@ from wam.files import sha256, write_bytes, write_json
 TENSORS = ("weights", "averaged", "optimizer")
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by `index.name`, and what is no tensor."""
-    state = optimizer.state_dict()
+def flatten_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by `optimizer.parameter.name`, and what is no tensor."""
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            (tensors if isinstance(value, Tensor) else plain)[f"{index}.{name}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    groups = []
+    for number, optimizer in enumerate(optimizers):
+        state = optimizer.state_dict()
+        for index, entries in state["state"].items():
+            for name, value in entries.items():
+                (tensors if isinstance(value, Tensor) else plain)[f"{number}.{index}.{name}"] = value
+        groups.append([{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]])
     return tensors, {"plain": plain, "groups": json.loads(json.dumps(groups))}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    state = optimizer.state_dict()
-    entries: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **rest["plain"]}.items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+def restore_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> None:
+    """Raises WamError if the state is that of other optimizers."""
+    found: dict[int, dict[int, dict[str, Any]]] = {number: {} for number in range(len(optimizers))}
+    entries = {tuple(key.split(".", 2)): value for key, value in {**tensors, **rest["plain"]}.items()}
+    if len(rest["groups"]) == len(optimizers) and all(len(key) == 3 for key in entries):
+        for (number, index, name), value in entries.items():
+            found[int(number)].setdefault(int(index), {})[name] = value
+    else:
+        raise expected(
+            f"the state of {len(optimizers)} optimizer(s)",
+            got=f"that of {len(rest['groups'])}",
+            do="go on with the optimizer.kind the run was started with, or name another output",
+        )
+    for number, optimizer in enumerate(optimizers):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": found[number], "param_groups": groups})
 
 
 def save_training(
@@ -50,10 +63,10 @@ def save_training(
     *,
     weights: Mapping[str, Tensor],
     averaged: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
 ) -> None:
-    tensors, rest = flatten_optimizer(optimizer)
+    tensors, rest = flatten_optimizers(optimizers)
     for name, content in (("weights", weights), ("averaged", averaged), ("optimizer", tensors)):
         write_bytes(
             folder / f"{name}.safetensors", save({k: v.detach().cpu().contiguous() for k, v in content.items()})

@@ -31,12 +31,13 @@ from wam.settings import save_settings, to_plain
 from wam.training.config import TrainConfig
 from wam.training.ema import Ema
 from wam.training.memory import keep_freed_memory
+from wam.training.optimizer import make_optimizers
 from wam.training.stage import Stage, make_stage
 from wam.training.state import (
     last_checkpoint,
     load_training,
     mark_last,
-    restore_optimizer,
+    restore_optimizers,
     save_training,
     step_folder,
 )
@@ -105,15 +106,8 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # conditionals drop streams
             project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
         )
-        parameters = [p for p in stage.module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.optimizer.learning_rate,
-            betas=(config.optimizer.betas[0], config.optimizer.betas[1]),
-            weight_decay=config.optimizer.weight_decay,
-            fused=True,
-        )
-        self.losses, self.optimizer = self.accelerator.prepare(_Losses(stage), optimizer)
+        losses, *optimizers = self.accelerator.prepare(_Losses(stage), *make_optimizers(stage.module, config.optimizer))
+        self.losses, self.optimizers = losses, optimizers
         self.ema = Ema(stage.module, decay=config.ema)
         accelerator = self.accelerator
         self.sampler = ResumableSampler(
@@ -184,8 +178,9 @@ class Trainer:
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.total, config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.total, config)
         self.stage.module.train()
         means: dict[str, Tensor] = {}
         for part in range(config.accumulate):
@@ -197,8 +192,9 @@ class Trainer:
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.losses.parameters(), config.optimizer.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
             for name, value in losses.items():
                 means[name] = means.get(name, 0) + value.detach() / config.accumulate
         self.ema.update(self.stage.module)
@@ -301,7 +297,7 @@ class Trainer:
                 folder / "training",
                 weights=module.state_dict(),
                 averaged=self.ema.tensors,
-                optimizer=getattr(self.optimizer, "optimizer", self.optimizer),
+                optimizers=self._bare_optimizers(),
                 state={
                     "step": self.step,
                     "total": self.total,
@@ -317,6 +313,9 @@ class Trainer:
         if self.step == self.total or self._stop is not None:
             self.seconds += time.perf_counter() - begun
         return folder
+
+    def _bare_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
 
     def _sampler_state(self) -> dict[str, Any]:
         return self.sampler.state_dict()
@@ -334,9 +333,7 @@ class Trainer:
                 got="another model",
                 do="name another output or restore the config the run was started with",
             ) from error
-        restore_optimizer(
-            getattr(self.optimizer, "optimizer", self.optimizer), tensors["optimizer"], state["optimizer"]
-        )
+        restore_optimizers(self._bare_optimizers(), tensors["optimizer"], state["optimizer"])
         self.ema.load(tensors["averaged"], state["ema_updates"])
         self.sampler.load_state_dict(state["sampler"])
         self.step, self.seconds, self._recent = state["step"], state["seconds"], state["recent"]

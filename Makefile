@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label occupancy notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -31,7 +31,7 @@ lint: setup
 
 bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
 	mkdir -p runs/bench
-	@missed=; for name in conditionals cache rollout step loader curate; do \
+	@missed=; for name in conditionals cache rollout step occupancy loader curate; do \
 	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
 
@@ -66,6 +66,13 @@ few-label: setup
 	  $(BIN)/wam eval $(FEW)/alone-$$seed --config configs/eval/few-label.yaml || exit 1; \
 	done
 	$(BIN)/python tools/few_label.py --runs $(FEW)
+
+# Voxels of the demo's tasks: exact labels from the simulator, a model with them, and its figures.
+occupancy: setup
+	test -d runs/demo/data || $(BIN)/wam collect runs/demo/data --config configs/data/demo.yaml
+	$(BIN)/wam data label runs/demo/data
+	$(BIN)/wam train configs/train/occupancy.yaml
+	$(BIN)/wam eval occupancy runs/occupancy
 
 LEROBOT_PYTHON ?= python3.12
 bench-lerobot: setup .venv-lerobot/.installed

@@ -40,6 +40,8 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "curate": ("runs/bench/curate.json", "wam bench curate"),
     "latent-action": ("tokenizers/latent_action/figures.json", LATENT),
     "few-label": ("runs/few-label/summary.json", "make few-label"),
+    "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
+    "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -121,6 +123,13 @@ ROWS = (
         digits=1, unit=" points"),
     Row(source="few-label", figure="success_pretrained", says="5 labelled demonstrations, pretrained: success"),
     Row(source="few-label", figure="success_alone", says="5 labelled demonstrations alone: success"),
+    Row(source="occupancy", figure="iou_present", says="voxels of the present, held-out episodes, IoU", target=0.65),
+    Row(source="occupancy", figure="future_gain", says="voxels half a second ahead, where they change: IoU over copying",
+        target=1.5, unit="×"),
+    at_most(source="bench-occupancy", figure="step_overhead", says="training step with voxels over without", target=1.25,
+            unit="×"),
+    at_most(source="bench-occupancy", figure="idle_overhead", says="a future, voxels not asked for, over a model without any",
+            target=1.05, unit="×"),
     Row(source="curate", figure="realtime_per_core", says="curation of 256-pixel video, times real time, per core", target=20,
         digits=1, unit="×"),
     Row(source="curate", figure="decode_efficiency", says="curation's reading over the decoder alone", target=0.8),

@@ -15,7 +15,7 @@ from wam.evaluation.bench.registry import BENCHES, describe, run_bench
 from wam.evaluation.bench.step import PlainTransformer, stream_inputs
 from wam.evaluation.bench.timing import BenchResult, Target, Timings, time_in_turns
 from wam.evaluation.summary import read_summary
-from wam.model.config import ModelConfig
+from wam.model.config import ModelConfig, OccupancyConfig
 from wam.model.context import Context
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.rope import chunk_positions, rotary_table
@@ -39,6 +39,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "cache": {"config": tiny(), "batch_size": 2, "steps": 3, "repeats": 2, "device": CPU},
     "rollout": {"config": tiny(visibility="causal", history=2), "frames": 12, "few": 4, "repeats": 2, "device": CPU},
     "step": {"config": tiny(), "batch_size": 2, "repeats": 2, "device": CPU},
+    "occupancy": {
+        "config": tiny(occupancy=OccupancyConfig(loss_weight=1.0)),
+        "batch_size": 4,
+        "repeats": 2,
+        "device": CPU,
+    },
     "loader": {
         "config": TrainConfig(model=tiny(), batch_size=4),
         "steps": 3,
@@ -55,6 +61,10 @@ PROMISED = {
     "cache": {"cached_speedup": Target(value=2.0)},
     "rollout": {"per_frame_ratio": Target(value=1.15, at_least=False)},
     "step": {"step_ratio": Target(value=1.15, at_least=False)},
+    "occupancy": {
+        "step_overhead": Target(value=1.25, at_least=False),
+        "idle_overhead": Target(value=1.05, at_least=False),
+    },
     "loader": {"data_wait_share": Target(value=0.03, at_least=False)},
     "curate": {
         "realtime_per_core": Target(value=20.0),
@@ -163,5 +173,5 @@ def test_a_missed_target_is_said() -> None:
 
 
 def test_an_unknown_benchmark_names_those_there_are() -> None:
-    with pytest.raises(WamError, match="conditionals, cache, rollout, step, loader"):
+    with pytest.raises(WamError, match="conditionals, cache, rollout, step, occupancy, loader"):
         run_bench("speed")

@@ -1,4 +1,4 @@
-"""Muon steps linear weights and AdamW the rest; both are saved and go on where they stopped."""
+"""Muon steps the weights of layers and AdamW the rest; both are saved and go on where they stopped."""
 
 from __future__ import annotations
 
@@ -23,14 +23,45 @@ class Mixed(nn.Module):
         self.inner, self.frozen = nn.Linear(8, 6), nn.Linear(2, 2).requires_grad_(False)
 
 
-def test_every_trained_parameter_is_stepped_once_and_matrices_of_linear_layers_by_muon() -> None:
+def test_every_trained_parameter_is_stepped_by_one_and_weights_of_layers_by_muon() -> None:
     module = Mixed()
     adamw, muon = make_optimizers(module, OptimizerConfig(kind="muon"))
     assert isinstance(muon, torch.optim.Muon)
-    assert [p is module.inner.weight for group in muon.param_groups for p in group["params"]] == [True]
-    stepped = [p for o in (adamw, muon) for group in o.param_groups for p in group["params"]]
-    assert {id(p) for p in stepped} == {id(p) for p in module.parameters() if p.requires_grad}
-    assert len(stepped) == len({id(p) for p in stepped})
+    by_adamw = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert by_adamw == {id(p) for p in (module.table.weight, module.conv.bias, module.inner.bias)}
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    seen = module.conv(torch.ones(1, 1, 4, 4)).sum() + module.inner(module.table(torch.tensor([1]))).sum()
+    seen.backward()
+    for optimizer in (adamw, muon):
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if not name.startswith("frozen")}
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_convolution_is_stepped_as_the_matrix_it_is() -> None:
+    torch.manual_seed(0)
+    conv, plain = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(27, 4, bias=False)
+    plain.weight.data.copy_(conv.weight.flatten(1))
+    gradient = torch.randn(4, 3, 3, 3)
+    for layer, grad in ((conv, gradient), (plain, gradient.flatten(1))):
+        (muon,) = make_optimizers(layer, OptimizerConfig(kind="muon", learning_rate=0.1))
+        for _ in range(3):
+            layer.weight.grad = grad.clone()
+            muon.step()
+            muon.zero_grad()
+    torch.testing.assert_close(conv.weight.flatten(1), plain.weight)
+
+
+def test_muon_follows_a_module_that_moves_to_other_memory() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    (muon,) = make_optimizers(layer, OptimizerConfig(kind="muon"))
+    layer.weight.data = layer.weight.data.clone()
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.randn(4, 4)
+    muon.step()
+    assert not torch.equal(layer.weight, before)
 
 
 def test_adamw_alone_steps_everything() -> None:

@@ -40,7 +40,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run=imagine)
 
     parser = verbs.add_parser("bench", help="paired timings of one claim")
-    parser.add_argument("name", help="conditionals, cache, rollout, step, loader or curate")
+    parser.add_argument("name", help="conditionals, cache, rollout, step, occupancy, loader or curate")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")

@@ -20,6 +20,14 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
         return torch.randn(size, length or config.chunk, dim, generator=g)
 
     future, action = "future" in streams, "action" in streams
+    voxels: dict[str, torch.Tensor] = {}
+    if config.occupancy.loss_weight:
+        frames = 1 + (len(config.future) if future else 0)
+        grid = config.occupancy.grid
+        voxels = {
+            "occupancy": torch.randint(0, 2, (size, frames, *grid.shape), dtype=torch.uint8, generator=g),
+            **_cameras(config, size),
+        }
     return Batch(
         images=pictures(config.history),
         future=pictures(len(config.future)) if future else None,
@@ -31,6 +39,21 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
         if "latent_action" in streams
         else None,
         value=torch.randn(size, generator=g) if "value" in streams else None,
+        **voxels,
         play=torch.arange(size) % 2 == 0,
         instruction=("pick up the red cube and put it on the shelf",) * size if "text" in streams else (),
     )
+
+
+def _cameras(config: ModelConfig, size: int) -> dict[str, torch.Tensor]:
+    """Every view looks straight down at the middle of the grid, and sees all of it."""
+    grid = config.occupancy.grid
+    extent = grid.side * torch.tensor(grid.shape)
+    pose = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    pose[:3, 3] = torch.tensor(grid.origin) + extent / 2 + torch.tensor([0.0, 0.0, 2 * float(extent.max())])
+    middle = (config.image_size - 1) / 2
+    lens = torch.tensor([[config.image_size, 0.0, middle], [0.0, config.image_size, middle], [0.0, 0.0, 1.0]])
+    return {
+        "intrinsics": lens.expand(size, config.views, 3, 3).clone(),
+        "extrinsics": pose.expand(size, config.views, 4, 4).clone(),
+    }

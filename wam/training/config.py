@@ -40,7 +40,7 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """kind: `adamw`, or `muon` for the weights of linear layers and AdamW for the rest (see `wam.training.optimizer`). Linear
+    """kind: `adamw`, or `muon` for the weights of layers and AdamW for the rest (see `wam.training.optimizer`). Linear
     warm-up over `warmup` steps, then a cosine down to final_rate * learning_rate at the last step. betas: AdamW's;
     momentum: Muon's."""
 

@@ -1,13 +1,14 @@
 """Which optimizer steps which parameter.
 
-`muon` steps the weights of linear layers by their orthogonalised momentum (Jordan et al. 2024) and everything else by
-AdamW, at one learning rate: the update of a matrix is scaled to the size AdamW's would have (Liu et al. 2025). A step
-costs more and teaches much more; see docs/architecture.md for the comparison.
+`muon` steps the weights of linear and convolutional layers by their orthogonalised momentum (Jordan et al. 2024) and
+everything else by AdamW, at one learning rate: the update of a matrix is scaled to the size AdamW's would have (Liu et
+al. 2025). A step costs more and teaches much more; docs/architecture.md has the comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
     """One or two optimizers that between them step every parameter of the module that is trained."""
     if config.kind not in ("adamw", "muon"):
         raise expected("optimizer.kind adamw or muon", got=repr(config.kind), do="name one of the two")
-    chosen = {id(p) for p in linear_weights(module)} if config.kind == "muon" else set()
+    chosen = {id(p) for p in layer_weights(module)} if config.kind == "muon" else set()
     trained = [p for p in module.parameters() if p.requires_grad]
     rest = [p for p in trained if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = []
@@ -36,7 +37,7 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
         )
     if matrices := [p for p in trained if id(p) in chosen]:
         optimizers.append(
-            torch.optim.Muon(
+            MatrixMuon(
                 matrices,
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
@@ -47,6 +48,35 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
     return optimizers
 
 
-def linear_weights(module: nn.Module) -> Sequence[Tensor]:
-    """Matrices that map features to features; embeddings, biases, norms, convolutions and heads per robot are none."""
-    return [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+def layer_weights(module: nn.Module) -> Sequence[Tensor]:
+    """What maps features to features: no embeddings, biases, norms, nor weights that are one for each robot."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return [layer.weight for layer in module.modules() if isinstance(layer, kinds)]
+
+
+class MatrixMuon(torch.optim.Muon):
+    """Muon that takes a convolution's weight (out, in, ...) as the matrix (out, in * ...), which the same memory holds."""
+
+    def __init__(self, params: Sequence[nn.Parameter], **options: Any) -> None:
+        self._weights = list(params)
+        self._matrices = [nn.Parameter(p.detach().flatten(1)) for p in self._weights]
+        super().__init__(self._matrices, **options)
+
+    def _follow(self) -> None:
+        """The module may have moved to another device since."""
+        for weight, matrix in zip(self._weights, self._matrices, strict=True):
+            matrix.data = weight.detach().flatten(1)
+
+    def step(self, closure: Any = None) -> Any:
+        self._follow()
+        for weight, matrix in zip(self._weights, self._matrices, strict=True):
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        return super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for parameter in (*self._weights, *self._matrices):
+            parameter.grad = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._follow()
+        super().load_state_dict(state_dict)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
 from torch import Tensor, nn
 
 from wam.contracts import Batch, WamError, expected
@@ -106,6 +106,15 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # conditionals drop streams
             project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
         )
+        if config.optimizer.kind == "muon" and self.accelerator.distributed_type in (
+            DistributedType.FSDP,
+            DistributedType.DEEPSPEED,
+        ):
+            raise expected(
+                "whole matrices on every process for Muon",
+                got=f"{self.accelerator.distributed_type.value}, which shards them",
+                do="set `optimizer.kind=adamw`, or train data-parallel",
+            )
         losses, *optimizers = self.accelerator.prepare(_Losses(stage), *make_optimizers(stage.module, config.optimizer))
         self.losses, self.optimizers = losses, optimizers
         self.ema = Ema(stage.module, decay=config.ema)

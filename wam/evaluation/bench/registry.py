@@ -12,6 +12,7 @@ import torch
 from wam.contracts import expected
 from wam.evaluation.bench.curate import bench_curate
 from wam.evaluation.bench.loader import bench_loader
+from wam.evaluation.bench.occupancy import bench_occupancy
 from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
 from wam.evaluation.bench.step import bench_step
 from wam.evaluation.bench.timing import BenchResult
@@ -22,6 +23,7 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "cache": bench_cache,
     "rollout": bench_rollout,
     "step": bench_step,
+    "occupancy": bench_occupancy,
     "loader": bench_loader,
     "curate": bench_curate,
 }

@@ -6,6 +6,8 @@ costs far less than casting rays through every voxel.
 
 from __future__ import annotations
 
+import hashlib
+
 import mujoco
 import numpy as np
 
@@ -32,7 +34,7 @@ class Solids:
         for geom in np.flatnonzero(model.geom_group < _VISIBLE_GROUPS):
             points = sample(model, int(geom), spacing)
             if len(points):
-                self._points[int(geom)] = points.astype(np.float32)
+                self._points[int(geom)] = np.ascontiguousarray(points.T, np.float32)  # (3, N): each axis in a row
                 self._reach[int(geom)] = float(np.linalg.norm(points, axis=1).max())
         self._still: np.ndarray | None = None
         self._still_key = b""
@@ -55,9 +57,11 @@ class Solids:
             place, turn = data.geom_xpos[geom] - low, data.geom_xmat[geom].reshape(3, 3).T
             if (np.maximum(-place, place - side * counts) > self._reach[geom]).any():
                 continue  # too far away to reach in
-            cell = np.floor(self._points[geom] @ (turn / side).astype(np.float32) + (place / side).astype(np.float32))
-            cell = cell[((cell >= 0) & (cell < counts)).all(1)]
-            x, y, z = cell.astype(np.int64).T
+            moved = (turn.T / side).astype(np.float32) @ self._points[geom]
+            moved += (place / side).astype(np.float32)[:, None]
+            x, y, z = moved
+            inside = (x >= 0) & (x < counts[0]) & (y >= 0) & (y < counts[1]) & (z >= 0) & (z < counts[2])
+            x, y, z = moved[:, inside].astype(np.int64)
             cells[(x * counts[1] + y) * counts[2] + z] = geom
         return cells
 
@@ -73,7 +77,7 @@ def sample(model: mujoco.MjModel, geom: int, spacing: float) -> np.ndarray:
         first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
         face, faces = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
         corners = model.mesh_vert[first : first + count][model.mesh_face[face : face + faces]].astype(np.float64)
-        return np.concatenate([on_triangles(corners, spacing), inside_triangles(corners, spacing)])
+        return on_and_inside(corners, spacing)
     r, half = size[0], size[1]
     reach = {
         _GEOM.mjGEOM_SPHERE: (r, r, r),
@@ -103,6 +107,17 @@ def sample(model: mujoco.MjModel, geom: int, spacing: float) -> np.ndarray:
     else:
         inside = np.ones(len(points), bool)
     return points[inside]
+
+
+_SAMPLED: dict[tuple[bytes, float], np.ndarray] = {}  # of meshes: a robot's are the same in all its scenes
+
+
+def on_and_inside(corners: np.ndarray, spacing: float) -> np.ndarray:
+    """Points (N, 3) on triangles (M, 3, 3) and inside of what they enclose; each mesh is sampled once in a process."""
+    key = (hashlib.sha256(corners.tobytes()).digest(), spacing)
+    if key not in _SAMPLED:
+        _SAMPLED[key] = np.concatenate([on_triangles(corners, spacing), inside_triangles(corners, spacing)])
+    return _SAMPLED[key]
 
 
 def on_triangles(corners: np.ndarray, spacing: float) -> np.ndarray:

@@ -19,7 +19,8 @@ from wam.evaluation.occupancy import OccupancyEvaluateConfig, evaluate
 from wam.model.config import OccupancyConfig
 from wam.training.config import TrainConfig
 from wam.training.trainer import train
-from wam.visualization.voxels import draw_voxels
+from wam.visualization.report import write_report
+from wam.visualization.voxels import ANGLES, draw_voxels
 
 GRID = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
 ABOVE = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
@@ -89,7 +90,12 @@ def test_voxels_are_trained_measured_and_drawn(data: Path, tmp_path: Path, capsy
     assert status == (0 if found.passed else 1)
     assert "future_gain" in capsys.readouterr().out
     assert "iou_present" in json.loads((tmp_path / "found.json").read_text())["figures"]
-    assert len(list((tmp_path / "run" / "evaluation" / "occupancy").glob("*.png"))) == 2
+    assert len(list((tmp_path / "run" / "evaluation" / "occupancy").glob("*.png"))) == 4
+    page = write_report(tmp_path / "run").read_text()
+    assert page.count('class="turntable"') == 2
+    assert page.count('type="radio"') == 2 * ANGLES
+    assert page.count("background-position-y") == ANGLES  # a rule of the style for each side
+    assert "<script" not in page
 
 
 def test_the_grid_is_the_labels_own(data: Path, tmp_path: Path) -> None:

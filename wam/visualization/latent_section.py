@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from wam.evaluation.figures import MEANINGS
-from wam.evaluation.words import number
-from wam.visualization.markup import escape, pixels, section, table
+from wam.visualization.figure_tables import figure_tables
+from wam.visualization.markup import escape, pixels, section
 from wam.visualization.run_files import RunFiles
 
 FIRST = (
@@ -22,19 +21,7 @@ def latent_actions(run: RunFiles) -> str:
     """Nothing where no tokenizer was measured."""
     if run.latent is None:
         return ""
-    figures, counts = run.latent.summary.get("figures") or {}, run.latent.summary.get("n") or {}
-    listed = [
-        [f"<code>{escape(name)}</code>", number(value, 3), str(counts.get(name, "")), escape(MEANINGS.get(name, ""))]
-        for name, value in figures.items()
-    ]
-    heads = ["figure", "value", "n", "what it says"]
-    first = [row for name, row in zip(figures, listed, strict=True) if name in FIRST]
-    rest = [row for name, row in zip(figures, listed, strict=True) if name not in FIRST]
-    folded = (
-        f"<details><summary>{len(rest)} more figures</summary>{table(heads, rest, numeric=(1, 2))}</details>"
-        if rest
-        else ""
-    )
+    first, rest = figure_tables(run.latent.summary, FIRST)
     pictures = "".join(
         f'<figure class="card"><figcaption>{escape(title)}</figcaption><div class="scroll">{pixels(png, title)}</div></figure>'
         for title, png in run.latent.pictures.values()
@@ -42,9 +29,9 @@ def latent_actions(run: RunFiles) -> str:
     return section(
         "latent",
         "Actions without labels",
-        table(heads, first, numeric=(1, 2)),
+        first,
         f'<div class="strips wide">{pictures}</div>',
-        folded,
+        rest,
         intro="A tokenizer that learned from videos alone, people's and robots', and never saw an action, looks at two frames "
         "and names what happened between them by a few codes. Probes ask how much of the hand's true motion the codes tell; "
         "the pictures show what a code does when it drives another frame.",

@@ -13,6 +13,7 @@ from wam.visualization import sections
 from wam.visualization.latent_section import latent_actions
 from wam.visualization.markup import Markup, definitions, escape, missing, section, table
 from wam.visualization.run_files import RunFiles, read_run
+from wam.visualization.voxel_section import voxels
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -34,6 +35,7 @@ def render(run: RunFiles) -> str:
             sections.films(run),
             sections.strips(run),
             sections.what_ifs(run),
+            voxels(run),
             latent_actions(run),
             sections.success_tables(run),
             sections.failures(run),
@@ -69,8 +71,9 @@ def _header(run: RunFiles) -> str:
             "(see provenance); its figures say nothing about the method.</div>"
         )
     latent = (("latent", "latent actions"),) if run.latent else ()
+    grids = (("voxels", "voxels"),) if run.voxels else ()
     links = (
-        ("gates", "gates"), ("rollouts", "rollouts"), ("imagined", "imagined futures"), ("what-if", "what if"), *latent,
+        ("gates", "gates"), ("rollouts", "rollouts"), ("imagined", "imagined futures"), ("what-if", "what if"), *grids, *latent,
         ("success", "success"), ("failures", "failures"), ("training", "training"), ("video", "video metrics"),
         ("provenance", "provenance"),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,12 @@ from wam.evaluation.episode_log import Rollout
 from wam.evaluation.gates import GateResult
 
 Read = TypeVar("Read")
+TURNED = "_turned"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentFiles:
-    """What `wam eval latent-action` left: its summary, and PNGs by name with what each shows."""
+class EvaluationFiles:
+    """What `wam eval latent-action` or `wam eval occupancy` left: its summary, and PNGs by name with what each shows."""
 
     summary: dict[str, Any]
     pictures: dict[str, tuple[str, bytes]]
@@ -41,7 +43,8 @@ class RunFiles:
     strips: FilmStrips | None = None
     what_if: WhatIf | None = None
     rollouts: list[Rollout] | None = None
-    latent: LatentFiles | None = None
+    latent: EvaluationFiles | None = None
+    voxels: EvaluationFiles | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -70,19 +73,24 @@ def read_run(folder: Path) -> RunFiles:
     run.strips = attempt(artefacts.load_film_strips)
     run.what_if = attempt(artefacts.load_what_if)
     run.rollouts = attempt(artefacts.load_rollouts)
-    run.latent = attempt(read_latent)
+    run.latent = attempt(partial(read_evaluation, name="latent-action"))
+    run.voxels = attempt(partial(read_evaluation, name="occupancy"))
     return run
 
 
-def read_latent(folder: Path) -> LatentFiles | None:
-    """The latent actions' part of a run's evaluation."""
-    place = folder / "evaluation" / "latent-action"
+def read_evaluation(folder: Path, *, name: str) -> EvaluationFiles | None:
+    """A part of a run's evaluation that keeps its own summary. Beside a picture there may be one seen from all sides."""
+    place = folder / "evaluation" / name
     summary = artefacts.load_json(place / "summary.json")
     if summary is None:
         return None
-    found = {name: (title, place / f"{name}.png") for name, title in summary.get("pictures", {}).items()}
-    shown = {name: (title, path.read_bytes()) for name, (title, path) in found.items() if path.is_file()}
-    return LatentFiles(summary=summary, pictures=shown)
+    shown = {
+        picture + ending: (title, path.read_bytes())
+        for picture, title in summary.get("pictures", {}).items()
+        for ending in ("", TURNED)
+        if (path := place / f"{picture}{ending}.png").is_file()
+    }
+    return EvaluationFiles(summary=summary, pictures=shown)
 
 
 def read_metrics(folder: Path) -> dict[str, tuple[list[float], list[float]]]:

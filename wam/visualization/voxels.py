@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -11,72 +12,89 @@ from PIL import Image, ImageDraw
 from wam.evaluation.latent_action.pictures import Strip
 from wam.evaluation.occupancy import Example, OccupancyEvaluation
 from wam.evaluation.summary import write_summary
+from wam.files import write_bytes
 from wam.visualization.latent_action import save_strips
 
 LOW, HIGH, WRONG = np.array([68, 84, 140.0]), np.array([253, 222, 96.0]), np.array([214, 60, 60.0])
-FACES = (  # corners of the three faces that this view shows, and how bright each is
-    (((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)), 1.0),
-    (((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)), 0.72),
-    (((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)), 0.85),
-)
+ANGLES = 12
+"""Sides from which a turntable shows a grid."""
+LIGHT = (0.72, 0.85, 1.0)  # of faces across x, y and z
 
 
 def draw_voxels(
     filled: np.ndarray, *, wrong: np.ndarray | None = None, size: int = 192, turn: float = 35.0, tilt: float = 32.0
 ) -> np.ndarray:
-    """(X, Y, Z) bool -> (size, size, 3) uint8, seen from high x and low y, turned by `turn` degrees and from `tilt` above.
+    """(X, Y, Z) bool -> (size, size, 3) uint8, seen from `tilt` degrees above, and from high x turned by `turn` degrees
+    towards low y.
 
     Colours go by height; voxels that are `wrong` (X, Y, Z) are red.
     """
     a, e = math.radians(turn), math.radians(tilt)
     right = np.array([math.sin(a), math.cos(a), 0.0])
     away = np.array([-math.cos(a) * math.cos(e), math.sin(a) * math.cos(e), -math.sin(e)])
-    up = np.array([-math.cos(a) * math.sin(e), math.sin(a) * math.sin(e), math.cos(e)])
+    up = np.cross(right, away)
     shape = np.array(filled.shape, float)
-    corners = np.stack(np.meshgrid(*[(0, n) for n in shape], indexing="ij"), axis=-1).reshape(-1, 3)
-    flat = np.stack([corners @ right, -(corners @ up)], axis=-1)
-    low, span = flat.min(0), np.ptp(flat, axis=0).max()
-    scale, margin = (size - 8) / span, (span - np.ptp(flat, axis=0)) / 2
+    middle, reach = shape / 2, np.linalg.norm(shape) / 2  # the same scale from every side
     places = np.argwhere(filled)
     places = places[np.argsort(-(places @ away), kind="stable")]
     canvas = Image.new("RGB", (2 * size, 2 * size), (255, 255, 255))  # twice as large: smooth edges when halved
     draw = ImageDraw.Draw(canvas)
-    for place in places:
+    faces = [(_face(axis, away[axis] < 0) - middle, light) for axis, light in enumerate(LIGHT)]
+    flat = [(np.stack([face @ right, -(face @ up)], axis=-1), light) for face, light in faces]
+    flat_places = np.stack([places @ right, -(places @ up)], axis=-1)
+    scale = size / reach
+    for place, base in zip(places, flat_places, strict=True):
         height = place[2] / max(1, filled.shape[2] - 1)
         colour = LOW + (HIGH - LOW) * height
         if wrong is not None and wrong[tuple(place)]:
             colour = WRONG
-        for face, light in FACES:
-            points = place + np.array(face, float)
-            seen = np.stack([points @ right, -(points @ up)], axis=-1)
-            pixels = ((seen - low + margin) * scale + 4) * 2
+        for face, light in flat:
+            pixels = (base + face) * scale + size
             draw.polygon([tuple(p) for p in pixels.tolist()], fill=tuple((colour * light).astype(int).tolist()))
     return np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS))
 
 
+def _face(axis: int, far: bool) -> np.ndarray:
+    """(4, 3): corners of a unit cube's face across an axis, in order around it."""
+    corners = np.zeros((4, 3))
+    corners[:, [i for i in range(3) if i != axis]] = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    corners[:, axis] = float(far)
+    return corners
+
+
+def drawn(example: Example, *, size: int, turn: float = 35.0) -> tuple[np.ndarray, np.ndarray]:
+    """(T, size, size, 3) each: the true grids, and the predicted ones with what is not there in red."""
+    true = [draw_voxels(grid, size=size, turn=turn) for grid in example.truth]
+    predicted = [
+        draw_voxels(grid, wrong=grid & ~real, size=size, turn=turn)
+        for grid, real in zip(example.predicted, example.truth, strict=True)
+    ]
+    return np.stack(true), np.stack(predicted)
+
+
 def example_strip(example: Example, *, seconds: list[float], name: str, size: int = 192) -> Strip:
-    """What the cameras saw, the true voxels and the predicted ones, at the present and at each frame to come. Predicted
-    voxels that are not there are red."""
-    side = np.stack(
-        [
-            np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.NEAREST))
-            for frame in example.pictures[0]
-        ]
-    )
-    truth = np.stack([draw_voxels(grid, size=size) for grid in example.truth])
-    predicted = np.stack(
-        [
-            draw_voxels(grid, wrong=grid & ~real, size=size)
-            for grid, real in zip(example.predicted, example.truth, strict=True)
-        ]
-    )
+    """What the first camera saw, the true voxels and the predicted ones, at the present and at each frame to come."""
+    seen = [Image.fromarray(frame).resize((size, size), Image.Resampling.NEAREST) for frame in example.pictures[0]]
+    true, predicted = drawn(example, size=size)
     when = ", ".join(["now", *(f"in {s:.2f} s" for s in seconds)])
     return Strip(
         name=name,
         title=f"{example.task}: {when}. Predicted voxels that are not there are red.",
-        rows=("seen", "true voxels", "predicted"),
-        frames=np.stack([side, truth, predicted]),
+        rows=("seen", "true", "predicted"),
+        frames=np.stack([np.stack([np.asarray(image) for image in seen]), true, predicted]),
     )
+
+
+def turntable(example: Example, *, size: int = 160) -> bytes:
+    """PNG of true grids above predicted ones, drawn from `ANGLES` sides, one below the other."""
+    sides = []
+    for k in range(ANGLES):
+        true, predicted = drawn(example, size=size, turn=35.0 + k * 360 / ANGLES)
+        sides.append(np.concatenate([np.concatenate(list(row), axis=1) for row in (true, predicted)]))
+    image = Image.fromarray(np.concatenate(sides)).quantize(64)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def save_evaluation(found: OccupancyEvaluation, folder: Path, *, seed: int, also: Path | None = None) -> list[Path]:
@@ -87,6 +105,8 @@ def save_evaluation(found: OccupancyEvaluation, folder: Path, *, seed: int, also
     ]
     counts = {figure.name: figure.n for figure in found.figures}
     extra = {"unmeasured": found.unmeasured, "pictures": {strip.name: strip.title for strip in strips}}
+    for example, strip in zip(found.examples, strips, strict=True):
+        write_bytes(folder / f"{strip.name}_turned.png", turntable(example))
     for path in (folder / "summary.json", *([also] if also else [])):
         write_summary(path, found.values, n=counts, seeds=[seed], extra=extra)
     return save_strips(strips, folder, scale=1)

@@ -71,14 +71,15 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_toy(Path("runs/demo/data"))
     train(toy_config(Path("runs/demo/data"), Path("runs/demo"), steps=2))
     said: dict[str, Any] = {}
-    (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), said)
+    for example in blocks("python"):  # one goes on where the other ends
+        exec(compile(example, "README.md", "exec"), said)
     views, times, side = 2, 2, 16
     for future in (said["dream"], said["what_if"], said["both"].future):
         assert future.shape == (1, views, times, side, side, 3)
         assert 0 <= future.min() <= future.max() <= 1
     assert said["chunk"].shape == said["both"].action.shape == (1, 8, 2)
     assert torch.isfinite(said["chunk"]).all()
+    assert (said["careful"][..., 0] <= 0.2 + 1e-4).all()
 
 
 def test_the_method_in_yaml_is_what_the_text_says(tmp_path: Path) -> None:

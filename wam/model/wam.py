@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from wam.contracts import ActionSpace, Batch, expected
 from wam.diffusion.clocks import sampling_clocks
-from wam.diffusion.flow import to_velocity
+from wam.diffusion.flow import SMALLEST_CLOCK, to_clean, to_velocity
 from wam.diffusion.guidance import guide
 from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
 from wam.geometry.cameras import Cameras
@@ -32,6 +32,7 @@ from wam.model.context import Context
 from wam.model.network import JointNetwork
 from wam.model.normalize import Normalizer
 from wam.model.occupancy import Drawn
+from wam.model.steering import Steering, descend
 from wam.tokenizers.text import TextEncoder, make_text_encoder
 from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
 
@@ -146,18 +147,22 @@ class WorldActionModel(nn.Module):
         schedulers: Mapping[str, Any] | None = None,
         cached: bool = True,
         same_noise: bool = False,
+        steering: Steering | None = None,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
         steps: denoising steps. guidance: scale on text, 1 is none. clocks: (steps + 1,) falling noise levels by wanted
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
-        same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch.
+        same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
+        cost that the wanted action is kept clear of.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
         """
         voxels, want = "occupancy" in want, tuple(s for s in want if s != "occupancy")
+        if steering is not None and "action" not in want:
+            raise expected("a wanted action to steer", got=want, do="want it, or leave steering out")
         if unknown := (set(want) - set(self.config.noisy)) | (set(given) - {*self.config.streams, *CONTEXT}):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
         device = batch.images.device
@@ -186,6 +191,13 @@ class WorldActionModel(nn.Module):
                 slopes = guide(
                     slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance
                 )
+            if steering is not None:
+                clock = now["action"].clamp_min(SMALLEST_CLOCK)
+                clean = signals["action"] - clock * slopes["action"]
+                clean = descend(
+                    clean, lambda chunk: self._foresee(known, chunk, batch, seed, steering.imagine), steering
+                )
+                slopes = {**slopes, "action": (signals["action"] - clean) / clock}
             return slopes
 
         start = {s: noise[s] for s in want}
@@ -224,6 +236,22 @@ class WorldActionModel(nn.Module):
         return {
             s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts) for s in want
         }
+
+    def _foresee(self, context: Context, chunk: Tensor, batch: Batch, seed: int, imagine: bool) -> Sample:
+        """What a normalised chunk (B, K, A) is, and if asked the future and the voxels that follow it, with gradients."""
+        action = self.normalizer("action").restore(chunk)
+        if not imagine or "future" not in self.config.streams:
+            return Sample(action=action)
+        noise = initial_noise(self.signal_shape("future", context.size), seed=seed, device=chunk.device)
+        clocks = {"future": torch.ones(context.size, device=chunk.device)}
+        clocks["action"] = torch.zeros_like(clocks["future"])
+        drawn: dict[str, Drawn] = {}
+        found = self.network.denoise(context, {"future": noise, "action": chunk}, clocks, drawn=drawn)["future"]
+        clean = to_clean(found.float(), noise, clocks["future"], self.config.streams["future"].predicts)
+        voxels = None
+        if self.network.occupancy is not None and batch.intrinsics is not None:
+            voxels = self.network.voxels(context, Cameras.of(batch), future=drawn["future"]).sigmoid()
+        return Sample(action=action, future=self.network.decode_future(context.present, clean), occupancy=voxels)
 
     def _unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
         """Streams neither given nor wanted that stay in, as pure noise: those the matching training conditional kept."""

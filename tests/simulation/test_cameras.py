@@ -51,3 +51,16 @@ def test_cameras_take_the_wanted_size_as_height_and_width():
 def test_impossible_cameras_are_refused(wrong):
     with pytest.raises(WamError):
         Camera(name="odd", position=(0, 0, 0), look_at=(1, 0, 0), **wrong)
+
+
+@pytest.mark.parametrize("amount", [5.0, 20.0])
+@pytest.mark.parametrize("name", sorted(VIEWS))
+def test_a_moved_camera_stands_and_looks_as_far_off_as_asked(name, amount):
+    before = VIEWS[name]
+    after = before.moved(metres=amount / 100, degrees=amount)
+    assert np.linalg.norm(np.subtract(after.position, before.position)) == pytest.approx(amount / 100)
+    forward = [camera.extrinsics[:3, 2] for camera in (before, after)]
+    assert np.degrees(np.arccos(forward[0] @ forward[1])) == pytest.approx(amount, abs=1e-6)
+    assert before.moved(metres=0, degrees=0).extrinsics == pytest.approx(before.extrinsics)
+    assert after == before.moved(metres=amount / 100, degrees=amount)
+    assert after != before.moved(metres=amount / 100, degrees=amount, seed=1)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from wam.files import sha256
 from wam.model.wam import WorldActionModel
 from wam.progress import Progress
 from wam.settings import load_settings
-from wam.simulation.environment import make_environment
+from wam.simulation.cameras import VIEWS
+from wam.simulation.environment import Environment, make_environment
 from wam.simulation.instructions import sentences
 from wam.training.config import TrainConfig
 from wam.training.data import window_spec
@@ -50,7 +51,8 @@ class EvaluateConfig:
     starts each. held_out_sentences: tell the policy paraphrases that training never saw, in turns; else the canonical
     sentence. execute: actions carried out of each chunk. max_steps: of an episode (None: as many as the task allows, 250 in
     Meta-World; 200 are five seconds there). policy_steps, gate_steps: sampling steps. windows: held-out windows per gate.
-    targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the world model's gates."""
+    targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the world model's gates.
+    moved: in the closed loop, Meta-World's cameras stand so many centimetres and degrees from where they stood in training."""
 
     environments: list[str] = field(default_factory=list)
     pairs: list[list[str]] = field(default_factory=list)
@@ -70,6 +72,7 @@ class EvaluateConfig:
     targets: dict[str, float] = field(default_factory=dict)
     episodes: bool = True
     gates: bool = True
+    moved: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,7 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
     if config.gates and isinstance(model, WorldActionModel) and "future" in model.config.streams:
         gates += _measure_gates(run, model, trained, config, n, say)
     if config.episodes and config.environments:
-        success, wrong = _measure_success(run, checkpoint, config, n, say)
+        success, wrong = _measure_success(run, checkpoint, config, n, say, cameras=trained.data.cameras)
         gates += wrong
     artefacts.save_gates(run, gates)
     figures = gate_figures(gates)
@@ -201,7 +204,13 @@ def _measure_gates(
 
 
 def _measure_success(
-    run: Path, checkpoint: Path, config: EvaluateConfig, n: dict[str, int], say: Callable[[str], None]
+    run: Path,
+    checkpoint: Path,
+    config: EvaluateConfig,
+    n: dict[str, int],
+    say: Callable[[str], None],
+    *,
+    cameras: Sequence[str],
 ) -> tuple[dict[str, ClosedLoopResult], list[GateResult]]:
     told = sentences_for(config.environments, held_out=config.held_out_sentences)
     seeds = range(config.first_start, config.first_start + config.starts)
@@ -214,8 +223,9 @@ def _measure_success(
             "conditional": config.conditional,
             "steps": config.policy_steps,
             "held_out_sentences": config.held_out_sentences,
+            **({"moved": config.moved} if config.moved else {}),
         },
-        "make_environment": make_environment,
+        "make_environment": _environments(cameras, moved=config.moved),
     }
     factory = partial(
         load_policy, checkpoint, steps=config.policy_steps, conditional=config.conditional, threads=config.threads
@@ -245,6 +255,15 @@ def _measure_success(
     artefacts.save_success(run, success)
     artefacts.save_rollouts(run, [r for found in success.values() for r in found.rollouts])
     return success, wrong
+
+
+def _environments(cameras: Sequence[str], *, moved: float) -> Callable[[str], Environment]:
+    if not moved:
+        return make_environment
+    there = [VIEWS[name].moved(metres=moved / 100, degrees=moved) for name in cameras if name in VIEWS]
+    if len(there) < len(cameras):
+        raise expected(f"cameras to move among {', '.join(VIEWS)}", got=list(cameras), do="leave `moved` out")
+    return partial(make_environment, cameras=there)
 
 
 def with_poses(batch: Batch, windows: WindowDataset) -> Batch:

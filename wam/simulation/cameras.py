@@ -49,6 +49,19 @@ class Camera:
     def resized(self, height: int, width: int) -> Camera:
         return replace(self, height=height, width=width)
 
+    def moved(self, *, metres: float, degrees: float, seed: int = 0) -> Camera:
+        """The same camera `metres` away in some direction, and turned by `degrees` about some axis across its view."""
+        rng = np.random.default_rng([seed, *self.name.encode()])
+        shift, across = rng.normal(size=(2, 3))
+        forward = np.subtract(self.look_at, self.position)
+        across -= forward * (across @ forward) / (forward @ forward)
+        axis, angle = across / np.linalg.norm(across), np.radians(degrees)
+        turned = forward * np.cos(angle) + np.cross(axis, forward) * np.sin(angle)
+        position = np.add(self.position, metres * shift / np.linalg.norm(shift))
+        x, y, z = position.tolist()
+        u, v, w = (position + turned).tolist()
+        return replace(self, position=(x, y, z), look_at=(u, v, w))
+
     @property
     def intrinsics(self) -> np.ndarray:
         """(3, 3) float64, in pixels."""

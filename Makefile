@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label occupancy notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -73,6 +73,22 @@ occupancy: setup
 	$(BIN)/wam data label runs/demo/data
 	$(BIN)/wam train configs/train/occupancy.yaml
 	$(BIN)/wam eval occupancy runs/occupancy
+
+# With the voxels' loss and without it, three seeds, cameras in place and moved.
+ABLATION := runs/occupancy-ablation
+occupancy-ablation: setup
+	test -d runs/demo/data || $(BIN)/wam collect runs/demo/data --config configs/data/demo.yaml
+	$(BIN)/wam data label runs/demo/data
+	for seed in 0 1 2; do for side in voxels plain; do \
+	  run=$(ABLATION)/$$side-$$seed; \
+	  $(BIN)/wam train configs/train/occupancy-ablation.yaml output=$$run seed=$$seed \
+	    model.occupancy.loss_weight=$$(test $$side = voxels && echo 1 || echo 0) && \
+	  { $(BIN)/wam eval $$run --config configs/eval/demo.yaml episodes=false --json $$run/gates.json || test $$? = 1; } && \
+	  for moved in 0 5 10 20; do \
+	    $(BIN)/wam eval $$run --config configs/eval/few-label.yaml starts=20 moved=$$moved --json $$run/moved-$$moved.json || exit 1; \
+	  done || exit 1; \
+	done; done
+	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
 
 LEROBOT_PYTHON ?= python3.12
 bench-lerobot: setup .venv-lerobot/.installed

@@ -13,7 +13,7 @@ import pytest
 
 from tests.evaluation.test_latent_action_evaluation import write_video
 from tests.tools import tool
-from tests.training.conftest import toy_config, write_toy
+from tests.training.conftest import toy_config, voxel_config, write_toy, write_voxels
 from wam.contracts import WamError
 from wam.training.trainer import train
 
@@ -26,6 +26,13 @@ def trained_run() -> dict[str, str]:
     """A tiny trained run of a moving square, away from where the source expects one."""
     write_toy(Path("runs/toy/data"))
     train(toy_config(Path("runs/toy/data"), Path("runs/toy"), steps=2))
+    return {"run": "runs/toy"}
+
+
+def run_with_voxels() -> dict[str, str]:
+    """The same, of a model with voxels."""
+    data = write_voxels(write_toy(Path("runs/toy/data")))
+    train(voxel_config(data, Path("runs/toy"), steps=2))
     return {"run": "runs/toy"}
 
 
@@ -44,7 +51,11 @@ def moving_square() -> np.ndarray:
     return frames
 
 
-MADE = {"01_imagine_futures": trained_run, "02_latent_actions": episodes_and_clips}
+MADE = {
+    "01_imagine_futures": trained_run,
+    "02_latent_actions": episodes_and_clips,
+    "03_occupancy": run_with_voxels,
+}
 
 
 @each_notebook

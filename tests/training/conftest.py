@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wam.contracts import ActionSpace
+from wam.data.labels import OCCUPANCY, Labels, pack_voxels
+from wam.data.store import EpisodeStore
 from wam.data.writer import EpisodeWriter
-from wam.model.config import ModelConfig
+from wam.model.config import ModelConfig, OccupancyConfig
 from wam.training.config import DataConfig, DataPart, TrainConfig
 
 SPACE = ActionSpace(
@@ -55,6 +58,29 @@ def write_toy(
     return root
 
 
+VOXELS = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
+ABOVE = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
+INTRINSICS = np.array([[150.0, 0, 15.5], [0, 150, 15.5], [0, 0, 1]])
+
+
+def write_voxels(root: Path) -> Path:
+    """Give toy episodes two cameras that look down from the same place, and labels: the square is a block."""
+    info = json.loads((root / "meta" / "info.json").read_text())
+    pose = {"intrinsics": INTRINSICS.tolist(), "extrinsics": ABOVE.tolist()}
+    info.setdefault("wam", {})["cameras"] = {"a": pose, "b": pose}
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    store = EpisodeStore(root)
+    labels = Labels(root, OCCUPANCY, about={"grid": VOXELS, "from": "test"})
+    for index in range(len(store)):
+        episode = store.episode(index)
+        places = (store.column("observation.state", episode) / 2).astype(int).clip(0, 7)
+        filled = np.zeros((episode.length, 8, 8, 4), bool)
+        for frame, (row, column) in enumerate(places):
+            filled[frame, column, 7 - row, :2] = True
+        labels.write(episode, {"filled": pack_voxels(filled)})
+    return root
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy(tmp_path_factory.mktemp("toy") / "data")
@@ -78,3 +104,10 @@ def toy_config(toy: Path, output: Path, **changes: object) -> TrainConfig:
         "data": DataConfig(parts=[DataPart(root=str(toy), name="toy")], cameras=["a", "b"], held_out=0.2),
     }
     return TrainConfig(**(fields | changes))  # type: ignore[arg-type]
+
+
+def voxel_config(data: Path, output: Path, **changes: object) -> TrainConfig:
+    """`toy_config` with voxels."""
+    config = toy_config(data, output, **changes)
+    config.model.occupancy = OccupancyConfig(loss_weight=1.0, width=16, cell_width=8)
+    return config

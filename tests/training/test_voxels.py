@@ -9,48 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.conftest import toy_config, write_toy
+from tests.training.conftest import (
+    ABOVE,
+    VOXELS,
+    toy_config,
+    voxel_config,
+    write_toy,
+    write_voxels,
+)
 from wam.cli.main import main
 from wam.contracts import WamError
-from wam.data.labels import OCCUPANCY, Labels, pack_voxels
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.evaluation.occupancy import OccupancyEvaluateConfig, evaluate
-from wam.model.config import OccupancyConfig
-from wam.training.config import TrainConfig
 from wam.training.trainer import train
 from wam.visualization.report import write_report
 from wam.visualization.voxels import ANGLES, draw_voxels
 
-GRID = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
-ABOVE = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
-INTRINSICS = np.array([[150.0, 0, 15.5], [0, 150, 15.5], [0, 0, 1]])
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Toy episodes seen by two cameras from above; the square is a block that stands where it is seen."""
-    root = write_toy(tmp_path / "toy")
-    info = json.loads((root / "meta" / "info.json").read_text())
-    pose = {"intrinsics": INTRINSICS.tolist(), "extrinsics": ABOVE.tolist()}
-    info.setdefault("wam", {})["cameras"] = {"a": pose, "b": pose}
-    (root / "meta" / "info.json").write_text(json.dumps(info))
-    store = EpisodeStore(root)
-    labels = Labels(root, OCCUPANCY, about={"grid": GRID, "from": "test"})
-    for index in range(len(store)):
-        episode = store.episode(index)
-        places = (store.column("observation.state", episode) / 2).astype(int).clip(0, 7)
-        filled = np.zeros((episode.length, 8, 8, 4), bool)
-        for frame, (row, column) in enumerate(places):
-            filled[frame, column, 7 - row, :2] = True
-        labels.write(episode, {"filled": pack_voxels(filled)})
-    return root
-
-
-def voxel_config(data: Path, output: Path, **changes: object) -> TrainConfig:
-    config = toy_config(data, output, **changes)
-    config.model.occupancy = OccupancyConfig(loss_weight=1.0, width=16, cell_width=8)
-    return config
+    return write_voxels(write_toy(tmp_path / "toy"))
 
 
 def test_windows_give_cameras_in_pixels_of_their_own_pictures(data: Path) -> None:
@@ -101,8 +80,8 @@ def test_voxels_are_trained_measured_and_drawn(data: Path, tmp_path: Path, capsy
 def test_the_grid_is_the_labels_own(data: Path, tmp_path: Path) -> None:
     config = voxel_config(data, tmp_path / "run", steps=1)
     train(config)
-    assert config.model.occupancy.grid.shape == GRID["shape"]
-    assert config.model.occupancy.grid.side == GRID["side"]
+    assert config.model.occupancy.grid.shape == VOXELS["shape"]
+    assert config.model.occupancy.grid.side == VOXELS["side"]
 
 
 def test_data_without_labels_says_how_to_make_them(tmp_path: Path) -> None:

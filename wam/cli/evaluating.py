@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-LATENT_ACTION, OCCUPANCY = "latent-action", "occupancy"
+LATENT_ACTION, OCCUPANCY, GUIDANCE = "latent-action", "occupancy", "guidance"
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,8 +15,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "run_folder",
         type=Path,
-        metavar="[latent-action | occupancy] RUN",
-        help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels",
+        metavar="[latent-action | occupancy | guidance] RUN",
+        help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels; guidance: "
+        "steering around a box",
     )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -60,7 +61,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from wam.evaluation.terminal import format_gates
     from wam.settings import load_settings
 
-    named = {LATENT_ACTION: evaluate_latent_action, OCCUPANCY: evaluate_occupancy}.get(str(options.run_folder))
+    apart = {LATENT_ACTION: evaluate_latent_action, OCCUPANCY: evaluate_occupancy, GUIDANCE: evaluate_guidance}
+    named = apart.get(str(options.run_folder))
     if named is not None and options.overrides and "=" not in options.overrides[0]:
         return named(options)
     config = load_settings(EvaluateConfig, options.config, options.overrides)
@@ -108,6 +110,23 @@ def evaluate_occupancy(options: argparse.Namespace) -> int:
     place = Path(config.output) if config.output else folder / "evaluation" / OCCUPANCY
     for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
         print(picture)
+    return 0 if found.passed else 1
+
+
+def evaluate_guidance(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import format_figures
+    from wam.evaluation.guidance import GuidanceEvaluateConfig
+    from wam.evaluation.guidance import evaluate as run
+    from wam.evaluation.summary import write_summary
+    from wam.settings import load_settings
+
+    folder, overrides = Path(options.overrides[0]), options.overrides[1:]
+    config = load_settings(GuidanceEvaluateConfig, options.config, overrides)
+    found = run(folder, config)
+    print(format_figures(found.figures, title="steering around a box", unmeasured=found.unmeasured))
+    counts = {figure.name: figure.n for figure in found.figures}
+    for path in (folder / "evaluation" / GUIDANCE / "summary.json", *([options.json] if options.json else [])):
+        write_summary(path, found.values, n=counts, seeds=[config.seed])
     return 0 if found.passed else 1
 
 

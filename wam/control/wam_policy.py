@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
 from wam.model.cloning import CloningPolicy
 from wam.model.pretrained import from_pretrained
+from wam.model.steering import Steering
 from wam.model.wam import WorldActionModel
 
 
@@ -39,6 +40,7 @@ class WamPolicy:
     A model that looks back over several frames gets those that its slot was shown at earlier calls: they are as far apart
     as in training if as many actions of each chunk are executed as the model's `history_stride`.
     seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
+    steer: what a batch of observations is to be kept away from, if anything.
     """
 
     def __init__(
@@ -51,13 +53,14 @@ class WamPolicy:
         guidance: float = 1.0,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        steer: Callable[[Batch], Steering] | None = None,
     ) -> None:
         if conditional not in ("policy", "joint"):
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
-        self.device = device
+        self.device, self.steer = device, steer
         self._seen: dict[int, list[torch.Tensor]] = {}
 
     def reset(self, index: int | None = None) -> None:
@@ -70,7 +73,8 @@ class WamPolicy:
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
         batch = self._with_past(to_batch(observations, self.cameras)).to(self.device)
-        actions = getattr(self.model, self.conditional)(batch, **self.options).action.float().cpu().numpy()
+        options = self.options if self.steer is None else {**self.options, "steering": self.steer(batch)}
+        actions = getattr(self.model, self.conditional)(batch, **options).action.float().cpu().numpy()
         space = self.model.action_space
         return actions if space is None else np.clip(actions, space.low, space.high)
 

@@ -1,4 +1,4 @@
-"""Figures of a tokenizer or of voxels: what each means and has to reach, and how they are printed."""
+"""Figures of a tokenizer, of voxels or of steering: what each means and has to reach, and how they are printed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ AT_LEAST = {
     "transfer_gain": 1.05,
     "iou_present": 0.65,
     "future_gain": 1.5,
+    "kept_out": 0.95,
 }
-AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0}
+AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0, "success_lost_points": 15.0}
 
 MEANINGS = {
     "probe_r2": "linear probe, latent to true hand displacement, held-out play; mean of the axes",
@@ -61,6 +62,11 @@ MEANINGS = {
     "f_1cm_future": "F-score of the last frame to come within one centimetre",
     "f_2cm_future": "within two",
     "f_5cm_future": "within five",
+    "kept_out": "chunks that the plain policy sends into a forbidden box: the share that the steered one sends no more",
+    "kept_out_late": "steered only from the states in which plain chunks entered: the share kept out",
+    "success_lost_points": "success of the plain policy, which ignores the box, less that of the steered one",
+    "success_plain": "episodes with a box in the way, plain policy",
+    "success_steered": "the same starts, steered",
 }
 
 

@@ -14,7 +14,7 @@ from wam.data.store import EpisodeStore
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
 from wam.simulation.environment import make_environment
-from wam.simulation.record import FIRST_SEED
+from wam.simulation.record import FIRST_SEED, Job
 from wam.simulation.recovery import RecoveryNoise
 
 PAIR = ("metaworld/faucet-open-v3", "metaworld/button-press-topdown-v3")
@@ -228,3 +228,17 @@ def test_a_misspelt_environment_shows_before_anything_is_written(tmp_path):
     with pytest.raises(WamError, match="did you mean 'metaworld/drawer-open-v3'"):
         collect(config, tmp_path / "typo", progress=silent)
     assert not (tmp_path / "typo").exists()
+
+
+def test_episodes_of_one_number_start_alike_in_tasks_that_share_a_scene(environment):
+    jobs = [Job(environment=f"metaworld/faucet-{word}-v3", play=False, index=3) for word in ("open", "close")]
+    starts = {job.start(0, 0) for job in jobs}
+    assert len(starts) == 1
+    assert starts != {jobs[0].start(0, 1)} != {jobs[0].start(1, 0)}
+    assert jobs[0].rng(0, 0).random() != jobs[1].rng(0, 0).random()
+    places = []
+    for job in jobs:
+        env = environment(job.environment, image_size=8)
+        env.reset(job.start(0, 0))
+        places.append(env.get_state()[1:3])
+    assert places[0] == pytest.approx(places[1])

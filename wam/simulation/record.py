@@ -26,6 +26,11 @@ class Job:
     play: bool
     index: int
 
+    def start(self, seed: int, attempt: int) -> int:
+        """The seed of the episode's start: the same for this number of every task. Where tasks share a scene, only the sentence
+        then tells what to do; starts of their own would let a model learn by heart which scene belongs to which task."""
+        return int(np.random.default_rng([seed, int(self.play), self.index, attempt]).integers(FIRST_SEED, 2**31))
+
     def rng(self, seed: int, attempt: int) -> np.random.Generator:
         """Chance that depends on the job alone, not on which process takes it or what came before."""
         return np.random.default_rng([seed, zlib.crc32(self.environment.encode()), int(self.play), self.index, attempt])
@@ -90,8 +95,7 @@ def record_expert(
     Raises WamError if it fails `attempts` times, or if there is no expert.
     """
     for attempt in range(attempts):
-        rng = job.rng(seed, attempt)
-        start = int(rng.integers(FIRST_SEED, 2**31))
+        rng, start = job.rng(seed, attempt), job.start(seed, attempt)
         observation = environment.reset(start)
         disturbance, tape, left = Disturbance(noise, environment.action_space, rng), _Tape(), settle_steps
         for _ in range(environment.max_steps):
@@ -116,8 +120,7 @@ def record_play(environment: Environment, job: Job, *, seed: int, steps: int) ->
         raise expected(
             f"at most {environment.max_steps} steps of {job.environment}", got=steps, do="lower `play_steps`"
         )
-    rng = job.rng(seed, 0)
-    start = int(rng.integers(FIRST_SEED, 2**31))
+    rng, start = job.rng(seed, 0), job.start(seed, 0)
     environment.reset(start)
     play, tape = Play(environment, rng), _Tape()
     for _ in range(min(int(rng.integers(*_WANDER, endpoint=True)), environment.max_steps - steps)):

@@ -196,6 +196,11 @@ def test_a_split_is_whole_disjoint_repeatable_and_holds_every_task_on_both_sides
     }
     assert tasks["t"] == {"toy/0", "toy/1", "toy/0 (play)", "toy/1 (play)"}
     assert tasks["h"] == (tasks["t"] if share else set())
+    numbers: dict[int, set[tuple[int, ...]]] = {}
+    for task in tasks["t"]:
+        own = [place for place in range(len(store)) if task_of(store.episodes[place]) == task]
+        numbers.setdefault(len(own), set()).add(tuple(own.index(place) for place in held_out if place in own))
+    assert all(len(found) == 1 for found in numbers.values())  # the same numbers of each task with as many episodes
 
 
 STORE: dict[str, EpisodeStore] = {}

@@ -13,16 +13,20 @@ from pathlib import Path
 from wam.evaluation.evaluate import EvaluateConfig, Evaluation, evaluate
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.evaluation.latent_action.evaluate import evaluate as evaluate_latent_action
+from wam.evaluation.occupancy import OccupancyEvaluateConfig
+from wam.evaluation.occupancy import evaluate as evaluate_occupancy
 from wam.evaluation.summary import write_summary
 from wam.evaluation.terminal import format_gates
 from wam.files import write_json
 from wam.progress import Progress, duration
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
+from wam.simulation.label import label_occupancy
 from wam.training.config import DataPart, TrainConfig
 from wam.training.trainer import train
 from wam.visualization.latent_action import save_evaluation
 from wam.visualization.report import write_report
+from wam.visualization.voxels import save_evaluation as save_voxels
 
 LATENT_WINDOWS = 240
 """Of each kind: enough for a probe, and seconds of work."""
@@ -35,8 +39,9 @@ LEAST = 5.0
 @dataclass(kw_only=True)
 class DemoConfig:
     """The three configs of the chain. minutes: of the whole, where training is given no number of steps; it fills what the
-    simulator leaves of them, at least five. play_share: of the training windows, how many are of random play. latent_action: a
-    trained latent-action tokenizer that is shown the demo's own videos; without one the report lacks that part."""
+    simulator leaves of them, at least five. Voxels are a part of it where train.model.occupancy.loss_weight is above 0.
+    play_share: of the training windows, how many are of random play. latent_action: a trained latent-action tokenizer that
+    is shown the demo's own videos; without one the report lacks that part."""
 
     collect: CollectConfig = field(default_factory=CollectConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -59,10 +64,15 @@ def run_demo(config: DemoConfig, output: Path) -> int:
                 resume=(data / "meta").exists(),
                 progress=lambda done, total: bar.update(done),
             )
+    if config.train.model.occupancy.loss_weight:
+        with clock.part("label"), Progress("voxels of episodes", len(config.collect.jobs())) as bar:
+            label_occupancy(data, config.train.model.occupancy.grid, progress=lambda done, total: bar.update(done))
     with clock.part("train"):
         print("2/4  training one model of video, actions and language", flush=True)
         config.train.output = str(output)
-        config.train.minutes = training_minutes(config.minutes, collected=clock.seconds["collect"] / 60)
+        spent = clock.seconds["collect"] / 60
+        labelled = clock.seconds.get("label", 0.0) / 60
+        config.train.minutes = training_minutes(config.minutes - labelled, collected=spent)
         config.train.data.parts = [DataPart(root=str(data), name="demo", play_share=config.play_share)]
         train(config.train)
     with clock.part("evaluate"):
@@ -70,6 +80,11 @@ def run_demo(config: DemoConfig, output: Path) -> int:
         found = evaluate(output, config.evaluate, say=lambda text: print(f"     {text}", flush=True))
     with clock.part("latent_action"):
         _read_latents(config, output)
+    if config.train.model.occupancy.loss_weight:
+        with clock.part("voxels"):
+            print("     voxels of the held-out episodes", flush=True)
+            voxels = evaluate_occupancy(output, OccupancyEvaluateConfig(threads=config.train.threads))
+            save_voxels(voxels, output / "evaluation" / "occupancy", seed=config.train.seed)
     _summarize(output, config, found, clock)
     with clock.part("report"):
         print("4/4  writing the report", flush=True)

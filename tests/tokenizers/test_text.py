@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from wam.contracts import WamError
 from wam.tokenizers.text import (
+    UNKNOWN_WORD,
     PretrainedTextEncoder,
     SmallTextEncoder,
     TextConfig,
@@ -53,6 +54,27 @@ class TestSmall:
         assert not torch.allclose(features[0].mean(0), features[1].mean(0))
         assert not torch.allclose(features[0], features[2])
         assert torch.equal(features[0], features[3])
+
+    def test_out_of_training_a_word_never_met_is_the_unknown_word(self, small: SmallTextEncoder) -> None:
+        small(["turn the faucet on", "turn the faucet off"])
+        small.eval()
+        features, _ = small(["switch the tap on", f"{UNKNOWN_WORD} the {UNKNOWN_WORD} on", "switch the tap off"])
+        torch.testing.assert_close(features[0], features[1])
+        assert not torch.allclose(features[0], features[2])
+        met, _ = small(["turn the faucet on", "turn the faucet on"])
+        small.train()
+        torch.testing.assert_close(met, small(["turn the faucet on", "turn the faucet on"])[0])
+
+    def test_what_was_met_is_kept_with_the_weights(self, small: SmallTextEncoder) -> None:
+        small(["open the faucet"])
+        other = SmallTextEncoder(width=16, heads=2)
+        other.load_state_dict(small.state_dict())
+        assert torch.equal(other.met, small.met)
+        assert int(other.met.sum()) == 6
+
+    def test_an_encoder_that_met_nothing_takes_words_as_they_come(self, small: SmallTextEncoder) -> None:
+        features, _ = small.eval()(["open the faucet", "close the faucet"])
+        assert not torch.allclose(features[0], features[1])
 
     def test_the_empty_sentence_is_a_learned_token(self, small: SmallTextEncoder) -> None:
         features, _ = small([""])

@@ -63,7 +63,7 @@ def test_voxels_are_trained_measured_and_drawn(data: Path, tmp_path: Path, capsy
     assert result.losses["occupancy"] > 0
     found = evaluate(tmp_path / "run", OccupancyEvaluateConfig(windows=6))
     assert {"iou_present", "future_gain", "iou_future_copied", "chamfer_future"} <= set(found.values)
-    assert found.values["iou_future_copied"] > 0.05  # the block moves less than it is wide
+    assert 0 <= found.values["iou_future_copied"] < 0.9  # the block moves
     assert found.unmeasured == ["iou_present_lifted: the dataset has no simulator to render depth in"]
     status = main(["eval", "occupancy", str(tmp_path / "run"), "windows=6", "--json", str(tmp_path / "found.json")])
     assert status == (0 if found.passed else 1)

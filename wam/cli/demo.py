@@ -32,14 +32,14 @@ LATENT_WINDOWS = 240
 """Of each kind: enough for a probe, and seconds of work."""
 REST = 0.9
 """Reading the data into memory, checks, evaluation and report took .83, .87 and .91 of the time of collecting in three runs."""
-LEAST = 5.0
+LEAST = 4.0
 """Minutes of training."""
 
 
 @dataclass(kw_only=True)
 class DemoConfig:
     """The three configs of the chain. minutes: of the whole, where training is given no number of steps; it fills what the
-    simulator leaves of them, at least five. Voxels are a part of it where train.model.occupancy.loss_weight is above 0.
+    simulator leaves of them, at least four. Voxels are a part of it where train.model.occupancy.loss_weight is above 0.
     play_share: of the training windows, how many are of random play. latent_action: a trained latent-action tokenizer that
     is shown the demo's own videos; without one the report lacks that part."""
 

@@ -156,7 +156,8 @@ class ModelConfig:
     modulates it are summed. views, history, future, chunk: V, observed T (`history_stride` dataset frames apart), future
     frame offsets (in dataset frames) and K. visibility: a preset's name or a table. dropout rates make context optional:
     state_dropout hides all of the state (imagined frames have none), text_dropout trains the unconditional model that guidance
-    needs; word_noise replaces words of a sentence by nonsense, so that a text encoder learned here bears words it never met.
+    needs; word_noise replaces words of a sentence by the unknown word, which stands for those a text encoder learned here
+    never met.
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
@@ -184,7 +185,7 @@ class ModelConfig:
     video_share: float = 1.0
     state_dropout: float = 0.05
     text_dropout: float = 0.05
-    word_noise: float = 0.15
+    word_noise: float = 0.2
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)

@@ -24,7 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from wam.contracts import expected
 from wam.tokenizers.frozen import Frozen, not_on_disk, read_provenance, refuse_missing
 
-NULL = 1  # the token of the empty sentence; 0 is padding
+NULL, UNKNOWN = 1, 2  # the tokens of the empty sentence and of a word that training never met; 0 is padding
+UNKNOWN_WORD = "_"
 
 
 class TextEncoder(nn.Module, abc.ABC):
@@ -98,8 +99,11 @@ class SmallTextEncoder(TextEncoder):
     """Hashed words with learned embeddings and positions, then `depth` small transformer layers.
 
     Trained from scratch with the model. Words are lower-cased runs of letters and digits. The empty sentence is one
-    learned token. Sentences past `max_words` are cut, with one warning.
+    learned token. Sentences past `max_words` are cut, with one warning. Words met in training mode are kept in mind; out of
+    it, one that was never met is the unknown word, whose token training teaches by putting it in the place of others.
     """
+
+    met: Tensor
 
     def __init__(
         self, *, width: int = 128, depth: int = 1, heads: int = 4, vocabulary: int = 2048, max_words: int = 16
@@ -117,6 +121,7 @@ class SmallTextEncoder(TextEncoder):
         self.position = nn.Embedding(max_words, width)
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.register_buffer("met", torch.zeros(vocabulary, dtype=torch.bool))
         nn.init.normal_(self.embedding.weight, std=0.5)
         nn.init.normal_(self.position.weight, std=0.1)
 
@@ -126,6 +131,11 @@ class SmallTextEncoder(TextEncoder):
         padded = [words + ((0, 0),) * (longest - len(words)) for words in ids]
         ids_BL2 = torch.tensor(padded, device=self.embedding.weight.device)
         mask_BL = ids_BL2[..., 0] != 0
+        if self.training:
+            self.met[ids_BL2.flatten()] = True
+        elif self.met.any():
+            strange = (ids_BL2 > UNKNOWN) & ~self.met[ids_BL2]
+            ids_BL2 = ids_BL2.masked_fill(strange.any(-1, keepdim=True), UNKNOWN)
         h_BLD = self.embedding(ids_BL2).sum(dim=2) + self.position.weight[:longest]
         for layer in self.layers:
             h_BLD = layer(h_BLD, mask_BL)
@@ -153,16 +163,19 @@ class _Layer(nn.Module):
 
 @lru_cache(maxsize=65536)
 def word_ids(sentence: str, vocabulary: int, max_words: int) -> tuple[tuple[int, int], ...]:
-    """Two hashed ids in 2..vocabulary-1 per word; the empty sentence is (NULL, NULL)."""
+    """Two hashed ids in 3..vocabulary-1 per word; the empty sentence is (NULL, NULL), an unknown word (UNKNOWN, UNKNOWN)."""
     words = re.findall(r"\w+", sentence.lower())
     if len(words) > max_words:
         warnings.warn(f"sentences longer than {max_words} words are cut: {sentence!r}; raise max_words", stacklevel=2)
-    ids = tuple((_hash(word, vocabulary), _hash(f"{word}#", vocabulary)) for word in words[:max_words])
+    ids = tuple(
+        (UNKNOWN, UNKNOWN) if word == UNKNOWN_WORD else (_hash(word, vocabulary), _hash(f"{word}#", vocabulary))
+        for word in words[:max_words]
+    )
     return ids or ((NULL, NULL),)
 
 
 def _hash(text: str, vocabulary: int) -> int:
-    return 2 + zlib.crc32(text.encode()) % (vocabulary - 2)
+    return 3 + zlib.crc32(text.encode()) % (vocabulary - 3)
 
 
 # ---------------------------------------------------------------- frozen and pretrained

@@ -21,6 +21,7 @@ from wam.model.config import ConditionalConfig
 from wam.model.context import Context
 from wam.model.occupancy import Drawn, occupancy_loss
 from wam.model.wam import WorldActionModel
+from wam.tokenizers.text import UNKNOWN_WORD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +130,12 @@ class _Pass:
 
 
 def scrambled(sentence: str, share: float, generator: torch.Generator) -> str:
-    """The sentence with each word replaced, at this rate, by a nonsense word; a sentence of one word stays."""
+    """The sentence with each word replaced, at this rate, by the unknown word; a sentence of one word stays."""
     words = sentence.split()
     if share <= 0 or len(words) < 2:
         return sentence
     hit = torch.rand(len(words), generator=generator) < share
-    nonsense = torch.randint(1 << 30, (len(words),), generator=generator)
-    return " ".join(f"#{n}" if h else w for w, h, n in zip(words, hit.tolist(), nonsense.tolist(), strict=True))
+    return " ".join(UNKNOWN_WORD if h else w for w, h in zip(words, hit.tolist(), strict=True))
 
 
 def video_rows(play: Tensor, share: float) -> Tensor:

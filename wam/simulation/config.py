@@ -83,6 +83,6 @@ class CollectConfig:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the content, as JSON has it."""
+        """What decides the content, as JSON has it; `starts` tells it from that of versions which gave each task its own."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key != "processes"}
-        return json.loads(json.dumps(values))
+        return json.loads(json.dumps({**values, "starts": "by number"}))

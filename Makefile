@@ -100,7 +100,7 @@ bench-lerobot: setup .venv-lerobot/.installed
 	.venv-lerobot/bin/pip install -q 'lerobot[dataset]==0.6.1'
 	touch $@
 
-notebooks: setup  # on runs/demo, which `make demo` makes
+notebooks: setup  # on runs/demo and runs/occupancy, which `make demo` and `make occupancy` make
 	$(BIN)/python tools/run_notebooks.py
 
 docs: setup

@@ -1,0 +1,191 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What is where, now and in imagined futures
+#
+# Beside pictures, a world-action model can say which cells of a grid over the table are filled: at the present, and in the
+# future that it imagines for an action. This notebook looks at such grids beside the true ones, asks what other actions
+# would do, and lets the grid steer an action. It needs a run with voxels: `make occupancy` makes one in `runs/occupancy`.
+
+# %% tags=["parameters"]
+run = "runs/occupancy"  # a run's folder, of a model trained with model.occupancy.loss_weight above 0
+steps = 1  # denoising steps per sample
+start = 0.35  # where in the held-out windows to look: 0 is the first, 1 the last
+
+# %%
+import os
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from wam.contracts import expected
+from wam.evaluation.evaluate import held_out_windows
+from wam.evaluation.pictures import probe_actions
+from wam.evaluation.voxel_metrics import changed, iou
+from wam.model.pretrained import from_pretrained
+from wam.model.steering import Steering
+from wam.model.wam import CONTEXT
+from wam.settings import load_settings
+from wam.training.config import TrainConfig
+from wam.training.state import last_checkpoint
+from wam.visualization.voxels import draw_voxels
+
+if Path.cwd().name == "notebooks":
+    os.chdir("..")
+if last_checkpoint(Path(run)) is None:
+    raise expected(
+        f"a trained run in {run}", got="none", do="run `make demo`, then `make occupancy`, or set `run` to another"
+    )
+
+torch.set_num_threads(1)
+model = from_pretrained(last_checkpoint(Path(run)))
+config = load_settings(TrainConfig, Path(run) / "config.yaml")
+grid = model.config.occupancy.grid
+print(f"a grid of {' x '.join(map(str, grid.shape))} cells of {100 * grid.side:g} cm, from {grid.origin} m")
+
+# %% [markdown]
+# ## The present
+#
+# A window of an episode that training never saw. The true grid is filled from the simulator's own shapes; the model sees
+# two small pictures, and where their cameras stand. Cells that it fills and that are empty are red.
+
+# %%
+windows = held_out_windows(config, play=False, count=64)
+place = round(start * (windows.size - 1))
+now = windows[place : place + 1]
+truth = (now.occupancy[0] == 1).numpy()
+print(f"told: {now.instruction[0]!r}")
+
+
+def show(rows, heads=None, size=2.2):
+    """A labelled table of pictures."""
+    columns = max(len(pictures) for _, pictures in rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(size * columns, size * len(rows)), squeeze=False)
+    for (label, pictures), line in zip(rows, axes, strict=True):
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.set_frame_on(False)
+        for axis, picture in zip(line, pictures, strict=False):
+            axis.imshow(picture, interpolation="nearest")
+        line[0].set_ylabel(textwrap.fill(label, 16), fontsize=9)
+    for axis, head in zip(axes[0], heads or (), strict=False):
+        axis.set_title(head, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    plt.show()
+
+
+seen = model.sample(now, want=("occupancy",)).occupancy[0, 0] > 0.5  # of the present alone: no future is drawn
+pictures = [view[-1].numpy() for view in now.images[0]]
+wrong = seen.numpy() & ~truth[0]
+show(
+    [("", [*pictures, draw_voxels(truth[0]), draw_voxels(seen.numpy(), wrong=wrong)])],
+    [*model.cameras, "true", "predicted"],
+)
+print(f"intersection over union: {iou(seen[None], torch.from_numpy(truth[:1])):.2f}")
+
+# %% [markdown]
+# ## The future that follows an action
+#
+# `forward_dynamics` with the actions that were really taken: frames and grids come from the same features, so the grid
+# is one of the imagined frames.
+
+# %%
+given = (*CONTEXT, "action")
+ahead = model.sample(now, given=given, want=("future", "occupancy"), steps=steps)
+imagined = (ahead.occupancy[0] > 0.5).numpy()
+fps = 40 if model.action_space is None else model.action_space.rate_hz
+heads = ["now", *(f"in {offset / fps:.2f} s" for offset in model.config.future)]
+frames = [now.images[0, 0, -1].numpy() / 255, *(frame.clamp(0, 1).numpy() for frame in ahead.future[0, 0])]
+came = [now.images[0, 0, -1].numpy(), *(frame.numpy() for frame in now.future[0, 0])]
+show(
+    [
+        ("came", came),
+        ("true cells", [draw_voxels(cells) for cells in truth]),
+        ("imagined", frames),
+        ("imagined cells", [draw_voxels(a, wrong=a & ~b) for a, b in zip(imagined, truth, strict=True)]),
+    ],
+    heads,
+)
+last, first = torch.from_numpy(truth[-1:]), torch.from_numpy(truth[:1])
+where = changed(last, first)
+if where.any():
+    ours, copied = iou(torch.from_numpy(imagined[-1:]), last, where), iou(first, last, where)
+    print(f"where it changes, intersection over union is {ours:.2f}; copying the present gives {copied:.2f}")
+
+# %% [markdown]
+# ## The same start, under different actions
+#
+# Each row is another constant push from the same frame and the same noise. Red: cells that are not filled now.
+
+# %%
+probes = probe_actions(windows, model.action_space)
+rows = []
+for name, chunk in probes.items():
+    pushed = now.replace(
+        action=torch.from_numpy(np.asarray(chunk, np.float32))[None],
+        action_mask=torch.ones(1, len(chunk), dtype=torch.bool),
+    )
+    cells = model.sample(pushed, given=given, want=("future", "occupancy"), steps=steps).occupancy[0] > 0.5
+    rows.append((name, cells.numpy()))
+show(
+    [(name, [draw_voxels(c, wrong=c & ~cells[0]) for c in cells]) for name, cells in rows],
+    heads,
+)
+
+# %% [markdown]
+# ## An action that keeps clear of a place
+#
+# A cost of the imagined grid steers the policy: how much of a box will be filled? Its gradient reaches the action through
+# the world model. The box here is where the model expects to come if nothing keeps it away.
+
+# %%
+plain = model.policy(now, steps=4).action
+
+
+def foreseen(action):
+    return model.sample(now.replace(action=action), given=given, want=("future", "occupancy"), steps=steps).occupancy
+
+
+comes = (foreseen(plain)[0, -1] > 0.5) & ~seen
+box = torch.zeros(grid.shape, dtype=torch.bool)
+if comes.any():
+    middle = comes.nonzero().float().mean(0).round().int().tolist()
+else:
+    middle = [count // 2 for count in grid.shape]
+box[tuple(slice(max(0, m - 2), m + 3) for m in middle)] = True
+
+
+def filled(sample):
+    """(B,): the mean of the box over the frames to come, more than is filled already."""
+    return (sample.occupancy[:, 1:, box].mean((1, 2)) - 0.02).clamp(min=0)
+
+
+steering = Steering(cost=filled, imagine=True, steps=8, reach=0.2)
+careful = model.policy(now, steps=4, steering=steering).action
+for name, action in (("plain", plain), ("careful", careful)):
+    print(f"{name:>8}: {float(foreseen(action)[0, 1:, box].mean()):.3f} of the box is expected to be filled")
+show(
+    [
+        (name, [draw_voxels(c, wrong=c & box.numpy()) for c in (foreseen(action)[0] > 0.5).numpy()])
+        for name, action in (("plain", plain), ("careful", careful))
+    ],
+    heads,
+)
+
+# %% [markdown]
+# One window is an anecdote. `wam eval occupancy runs/occupancy` measures all of the held-out ones, beside copying the
+# present and beside true depth fused without learning.

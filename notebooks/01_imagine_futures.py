@@ -22,7 +22,6 @@ start = 0.1  # where in the held-out windows to start: 0 is the first, 1 the las
 
 # %%
 import os
-import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,6 +35,7 @@ from wam.model.pretrained import from_pretrained
 from wam.settings import load_settings
 from wam.training.config import TrainConfig
 from wam.training.state import last_checkpoint
+from wam.visualization.notebook import show
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
@@ -66,24 +66,6 @@ def frames(video):
     """(V, T, H, W, C) as a row of pictures: all frames of the first camera, then of the next."""
     video = video.float() / 255 if video.dtype == torch.uint8 else video
     return [frame.clamp(0, 1).numpy() for view in video for frame in view]
-
-
-def show(rows, heads=None):
-    """A labelled table of pictures."""
-    columns = max(len(pictures) for _, pictures in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(1.35 * columns, 1.5 * len(rows)), squeeze=False)
-    for (label, pictures), line in zip(rows, axes, strict=True):
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.set_frame_on(False)
-        for axis, picture in zip(line, pictures, strict=False):
-            axis.imshow(picture, interpolation="nearest")
-        line[0].set_ylabel(textwrap.fill(label, 14), fontsize=9)
-    for axis, head in zip(axes[0], heads or (), strict=False):
-        axis.set_title(head, fontsize=9)
-    figure.tight_layout(pad=0.3)
-    plt.show()
-
 
 ahead = [f"{camera} +{offset}" for camera in model.cameras for offset in config.model.future]
 show([("now", frames(now.images[0][:, -1:]))], model.cameras)

@@ -43,6 +43,7 @@ from wam.evaluation.latent_action.pictures import latent_walk, swap_strip, trans
 from wam.evaluation.latent_action.readings import encoded, episodes_of, read
 from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
 from wam.tokenizers.latent_action import LatentActionTokenizer
+from wam.visualization.notebook import show
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
@@ -59,24 +60,6 @@ size = tokenizer.config.image_size
 levels = tokenizer.config.quantizer.levels
 print(f"{sum(p.numel() for p in tokenizer.parameters()) / 1e6:.1f}M parameters; two frames {gap:.2f} s apart become")
 print(f"{tokenizer.config.tokens} codes of {np.prod(levels)} each; views: {', '.join(tokenizer.cameras)}")
-
-
-def show(rows, heads=(), *, width=1.3):
-    """A table of pictures: (word, pictures) each row."""
-    columns = max(len(pictures) for _, pictures in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(width * columns, width * 1.08 * len(rows)), squeeze=False)
-    for (word, pictures), line in zip(rows, axes, strict=True):
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.set_frame_on(False)
-        for axis, picture in zip(line, pictures, strict=False):
-            axis.imshow(picture, interpolation="nearest")
-        line[0].set_ylabel(word, fontsize=9)
-    for axis, head in zip(axes[0], heads, strict=False):
-        axis.set_title(head, fontsize=7)
-    figure.tight_layout(pad=0.3)
-    plt.show()
-
 
 # %% [markdown]
 # ## Codes of a clip

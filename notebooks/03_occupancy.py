@@ -25,7 +25,6 @@ start = 0.35  # where in the held-out windows to look: 0 is the first, 1 the las
 
 # %%
 import os
-import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,6 +41,7 @@ from wam.model.wam import CONTEXT
 from wam.settings import load_settings
 from wam.training.config import TrainConfig
 from wam.training.state import last_checkpoint
+from wam.visualization.notebook import show
 from wam.visualization.voxels import draw_voxels
 
 if Path.cwd().name == "notebooks":
@@ -70,30 +70,13 @@ now = windows[place : place + 1]
 truth = (now.occupancy[0] == 1).numpy()
 print(f"told: {now.instruction[0]!r}")
 
-
-def show(rows, heads=None, size=2.2):
-    """A labelled table of pictures."""
-    columns = max(len(pictures) for _, pictures in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(size * columns, size * len(rows)), squeeze=False)
-    for (label, pictures), line in zip(rows, axes, strict=True):
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.set_frame_on(False)
-        for axis, picture in zip(line, pictures, strict=False):
-            axis.imshow(picture, interpolation="nearest")
-        line[0].set_ylabel(textwrap.fill(label, 16), fontsize=9)
-    for axis, head in zip(axes[0], heads or (), strict=False):
-        axis.set_title(head, fontsize=9)
-    figure.tight_layout(pad=0.3)
-    plt.show()
-
-
 seen = model.sample(now, want=("occupancy",)).occupancy[0, 0] > 0.5  # of the present alone: no future is drawn
 pictures = [view[-1].numpy() for view in now.images[0]]
 wrong = seen.numpy() & ~truth[0]
 show(
     [("", [*pictures, draw_voxels(truth[0]), draw_voxels(seen.numpy(), wrong=wrong)])],
     [*model.cameras, "true", "predicted"],
+    width=2.2,
 )
 print(f"intersection over union: {iou(seen[None], torch.from_numpy(truth[:1])):.2f}")
 
@@ -119,6 +102,7 @@ show(
         ("imagined cells", [draw_voxels(a, wrong=a & ~b) for a, b in zip(imagined, truth, strict=True)]),
     ],
     heads,
+    width=2.2,
 )
 last, first = torch.from_numpy(truth[-1:]), torch.from_numpy(truth[:1])
 where = changed(last, first)
@@ -144,6 +128,7 @@ for name, chunk in probes.items():
 show(
     [(name, [draw_voxels(c, wrong=c & ~cells[0]) for c in cells]) for name, cells in rows],
     heads,
+    width=2.2,
 )
 
 # %% [markdown]
@@ -184,6 +169,7 @@ show(
         for name, action in (("plain", plain), ("careful", careful))
     ],
     heads,
+    width=2.2,
 )
 
 # %% [markdown]

@@ -155,6 +155,9 @@ class TestLightImports:
         pytest.importorskip("metaworld")
         assert loaded_after("import wam.simulation.meta_world, wam.simulation.workers", "torch") == []
 
+    def test_the_report_needs_no_torch(self) -> None:
+        assert loaded_after("import wam.visualization.report", "torch", "mujoco") == []
+
     def test_the_client_needs_no_torch(self) -> None:
         if not (PACKAGE / "control" / "client.py").is_file():
             pytest.skip("wam/control/client.py is not written yet")

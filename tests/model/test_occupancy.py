@@ -76,13 +76,13 @@ def test_a_missing_camera_is_as_if_its_picture_said_nothing() -> None:
 def test_wrong_swapped_and_too_few_cameras_are_refused() -> None:
     both = cameras(2)
     with pytest.raises(WamError, match="which is which"):
-        replace(both, intrinsics=both.extrinsics, extrinsics=both.intrinsics)
+        replace(both, intrinsics=both.extrinsics, extrinsics=both.intrinsics).check()
     with pytest.raises(WamError, match="camera for each of 2 views"):
-        replace(both, intrinsics=both.intrinsics[:, :1])
+        replace(both, intrinsics=both.intrinsics[:, :1]).check()
     with pytest.raises(WamError, match="at least one camera"):
-        replace(both, mask=torch.zeros(2, 2, dtype=torch.bool))
+        replace(both, mask=torch.zeros(2, 2, dtype=torch.bool)).check()
     with pytest.raises(WamError, match="not transposed"):
-        replace(both, intrinsics=both.intrinsics.transpose(-1, -2))
+        replace(both, intrinsics=both.intrinsics.transpose(-1, -2)).check()
     with pytest.raises(WamError, match="intrinsics and extrinsics"):
         Cameras.of(Batch(images=torch.zeros(2, 2, 1, SIZE, SIZE, 3, dtype=torch.uint8)))
     with pytest.raises(WamError, match=r"4 .*divides"):

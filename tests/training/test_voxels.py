@@ -24,7 +24,8 @@ from wam.data.windows import WindowDataset, WindowSpec
 from wam.evaluation.occupancy import OccupancyEvaluateConfig, evaluate
 from wam.training.trainer import train
 from wam.visualization.report import write_report
-from wam.visualization.voxels import ANGLES, draw_voxels
+from wam.visualization.run_files import ANGLES
+from wam.visualization.voxels import draw_voxels
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 LATENT_ACTION, OCCUPANCY, GUIDANCE = "latent-action", "occupancy", "guidance"
 
@@ -80,53 +82,43 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def evaluate_latent_action(options: argparse.Namespace) -> int:
-    from wam.evaluation.figures import format_figures
     from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
     from wam.evaluation.latent_action.evaluate import evaluate as run
-    from wam.settings import load_settings
     from wam.visualization.latent_action import save_evaluation
 
-    folder, overrides = Path(options.overrides[0]), options.overrides[1:]
-    config = load_settings(LatentActionEvaluateConfig, options.config, overrides)
-    found = run(folder, config)
-    print(format_figures(found.figures, title="latent actions", unmeasured=found.unmeasured))
-    place = Path(config.output) if config.output else folder / "evaluation" / LATENT_ACTION
-    for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
-        print(picture)
-    return 0 if found.passed else 1
+    return _measure(options, LATENT_ACTION, LatentActionEvaluateConfig, run, save_evaluation)
 
 
 def evaluate_occupancy(options: argparse.Namespace) -> int:
-    from wam.evaluation.figures import format_figures
     from wam.evaluation.occupancy import OccupancyEvaluateConfig
     from wam.evaluation.occupancy import evaluate as run
-    from wam.settings import load_settings
     from wam.visualization.voxels import save_evaluation
 
-    folder, overrides = Path(options.overrides[0]), options.overrides[1:]
-    config = load_settings(OccupancyEvaluateConfig, options.config, overrides)
-    found = run(folder, config)
-    print(format_figures(found.figures, title="voxels", unmeasured=found.unmeasured))
-    place = Path(config.output) if config.output else folder / "evaluation" / OCCUPANCY
-    for picture in save_evaluation(found, place, seed=config.seed, also=options.json):
-        print(picture)
-    return 0 if found.passed else 1
+    return _measure(options, OCCUPANCY, OccupancyEvaluateConfig, run, save_evaluation)
 
 
 def evaluate_guidance(options: argparse.Namespace) -> int:
-    from wam.evaluation.figures import format_figures
+    from wam.evaluation.figures import save_figures
     from wam.evaluation.guidance import GuidanceEvaluateConfig
     from wam.evaluation.guidance import evaluate as run
-    from wam.evaluation.summary import write_summary
+
+    return _measure(options, GUIDANCE, GuidanceEvaluateConfig, run, save_figures)
+
+
+def _measure(
+    options: argparse.Namespace, name: str, kind: type[Any], run: Callable[..., Any], save: Callable[..., list[Path]]
+) -> int:
+    """An evaluation with figures and a folder of its own: print them, save them with what was drawn, judge them."""
+    from wam.evaluation.figures import format_figures
     from wam.settings import load_settings
 
     folder, overrides = Path(options.overrides[0]), options.overrides[1:]
-    config = load_settings(GuidanceEvaluateConfig, options.config, overrides)
+    config = load_settings(kind, options.config, overrides)
     found = run(folder, config)
-    print(format_figures(found.figures, title="steering around a box", unmeasured=found.unmeasured))
-    counts = {figure.name: figure.n for figure in found.figures}
-    for path in (folder / "evaluation" / GUIDANCE / "summary.json", *([options.json] if options.json else [])):
-        write_summary(path, found.values, n=counts, seeds=[config.seed])
+    print(format_figures(found.figures, title=name, unmeasured=found.unmeasured))
+    place = Path(config.output) if config.output else folder / "evaluation" / name
+    for picture in save(found, place, seed=config.seed, also=options.json):
+        print(picture)
     return 0 if found.passed else 1
 
 

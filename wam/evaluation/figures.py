@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wam.evaluation.summary import write_summary
 
 AT_LEAST = {
     "probe_r2": 0.6,
@@ -93,6 +97,30 @@ class Figure:
         return math.isfinite(self.value) and (self.value >= target if how == "at least" else self.value <= target)
 
 
+@dataclass(kw_only=True)
+class Measured:
+    """figures in the order of printing; unmeasured: what was not measured and why."""
+
+    figures: list[Figure] = field(default_factory=list)
+    unmeasured: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: float, n: int) -> None:
+        self.figures.append(Figure(name=name, value=float(value), n=n))
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {figure.name: figure.value for figure in self.figures}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many windows (or pairs) stand behind each."""
+        return {figure.name: figure.n for figure in self.figures}
+
+    @property
+    def passed(self) -> bool:
+        return all(figure.passed is not False for figure in self.figures)
+
+
 def format_figures(figures: Sequence[Figure], *, title: str, unmeasured: Sequence[str] = ()) -> str:
     """One line a figure: verdict, name, value, target, n and what it means; then what was not measured, and why."""
     lines = [title]
@@ -107,3 +135,13 @@ def format_figures(figures: Sequence[Figure], *, title: str, unmeasured: Sequenc
     judged = [figure.passed for figure in figures if figure.passed is not None]
     lines.append(f"  {sum(judged)} of {len(judged)} passed")
     return "\n".join(lines)
+
+
+def save_figures(
+    found: Measured, folder: Path, *, seed: int, also: Path | None = None, extra: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """summary.json in the folder, and the same in `also`. Returns the pictures drawn: none."""
+    said = {"unmeasured": found.unmeasured, **(extra or {})}
+    for path in (folder / "summary.json", *([also] if also else [])):
+        write_summary(path, found.values, n=found.counts, seeds=[seed], extra=said)
+    return []

@@ -17,8 +17,8 @@ import torch
 from wam.contracts import Batch, Observation, expected
 from wam.control.keep_out import Box, LinearMotion, keep_out
 from wam.control.wam_policy import WamPolicy, load_policy
-from wam.evaluation.evaluate import held_out_datasets, sentences_for, spread_rows
-from wam.evaluation.figures import Figure
+from wam.evaluation.evaluate import FIRST_START, held_out_datasets, sentences_for, spread_rows
+from wam.evaluation.figures import Measured
 from wam.evaluation.rollout import sentence_for
 from wam.model.steering import Steering
 from wam.progress import Progress
@@ -27,14 +27,14 @@ from wam.simulation.environment import Environment, make_environment
 from wam.training.config import TrainConfig
 from wam.training.state import newest_checkpoint
 
-FIRST_START = 10_000
 PLACE, VELOCITY = slice(0, 3), slice(4, 7)  # of the hand, in Meta-World's state
 
 
 @dataclass(kw_only=True)
 class GuidanceEvaluateConfig:
     """starts: unseen ones of each task. side: of the box, metres. at: where on the plain hand's way it stands, as a share of
-    its length. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of `wam.model.steering.Steering`."""
+    its length. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of
+    `wam.model.steering.Steering`. output: empty: evaluation/guidance of the run."""
 
     environments: list[str] = field(default_factory=list)
     starts: int = 20
@@ -49,22 +49,7 @@ class GuidanceEvaluateConfig:
     reach: float = 0.1
     threads: int = 1
     seed: int = 0
-
-
-@dataclass(kw_only=True)
-class GuidanceEvaluation:
-    """What was measured, and what could not be."""
-
-    figures: list[Figure] = field(default_factory=list)
-    unmeasured: list[str] = field(default_factory=list)
-
-    @property
-    def values(self) -> dict[str, float]:
-        return {figure.name: figure.value for figure in self.figures}
-
-    @property
-    def passed(self) -> bool:
-        return all(figure.passed is not False for figure in self.figures)
+    output: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +72,7 @@ class Drive:
         return np.concatenate([self.plans[0].way[:1], *(plan.way[1:] for plan in self.plans)])
 
 
-def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], None] = print) -> GuidanceEvaluation:
+def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], None] = print) -> Measured:
     """Measure the newest checkpoint of a run. Raises WamError if its actions are not the hand's displacements."""
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -119,18 +104,19 @@ def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], 
                 still_in += sum(enters(plan.way, box) for plan in steered.plans)
                 won.append((plain.success, steered.success))
             environment.close()
-    found = GuidanceEvaluation()
-    if not won:
-        raise expected("episodes with room for a box", got="none", do="make the box smaller, or choose other tasks")
+    found = Measured()
+    if not won or not sent_in:
+        raise expected(
+            "episodes that enter a box put in their way",
+            got=f"{len(won)} with room for one, {sent_in} chunks that enter",
+            do="make the box larger or smaller, or choose other tasks",
+        )
     before, after = (100 * float(np.mean(side)) for side in zip(*won, strict=True))
-    for figure, value, n in (
-        ("kept_out", 1 - still_in / max(1, sent_in), sent_in),
-        ("kept_out_late", late / max(1, sent_in), sent_in),
-        ("success_lost_points", before - after, len(won)),
-        ("success_plain", before / 100, len(won)),
-        ("success_steered", after / 100, len(won)),
-    ):
-        found.figures.append(Figure(name=figure, value=value, n=n))
+    found.add("kept_out", 1 - still_in / sent_in, sent_in)
+    found.add("kept_out_late", late / sent_in, sent_in)
+    found.add("success_lost_points", before - after, len(won))
+    found.add("success_plain", before / 100, len(won))
+    found.add("success_steered", after / 100, len(won))
     if unmeasured:
         found.unmeasured.append(f"{unmeasured} episodes whose way left no room for a box between start and end")
     return found

@@ -7,7 +7,7 @@ fused without any learning, which knows the surfaces that the cameras see and no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from wam.contracts import Batch, expected
 from wam.control.wam_policy import load_policy
+from wam.data.labels import OCCUPANCY, Labels, unpack_voxels
+from wam.data.splits import split_episodes
 from wam.data.windows import WindowDataset
 from wam.evaluation.evaluate import held_out_datasets, spread_rows
-from wam.evaluation.figures import Figure
+from wam.evaluation.figures import Measured
 from wam.evaluation.replay import environment_of
 from wam.evaluation.truth import SIM_STATE
 from wam.evaluation.voxel_metrics import changed, distances, iou
@@ -27,11 +29,10 @@ from wam.model.wam import CONTEXT, WorldActionModel
 from wam.settings import load_settings
 from wam.simulation.environment import Environment, make_environment
 from wam.training.config import TrainConfig
-from wam.training.data import make_mixture
 from wam.training.state import newest_checkpoint
 
 WITHIN = (0.01, 0.02, 0.05)
-USUAL_WINDOWS = 512
+USUAL_EPISODES = 40
 
 
 @dataclass(kw_only=True)
@@ -60,25 +61,12 @@ class Example:
 
 
 @dataclass(kw_only=True)
-class OccupancyEvaluation:
+class OccupancyEvaluation(Measured):
     """side: of a voxel, metres; seconds: of each frame to come."""
 
     side: float
     seconds: list[float]
-    figures: list[Figure] = field(default_factory=list)
-    unmeasured: list[str] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
-
-    @property
-    def values(self) -> dict[str, float]:
-        return {figure.name: figure.value for figure in self.figures}
-
-    @property
-    def passed(self) -> bool:
-        return all(figure.passed is not False for figure in self.figures)
-
-    def add(self, name: str, value: float, n: int) -> None:
-        self.figures.append(Figure(name=name, value=float(value), n=n))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +95,11 @@ def evaluate(run: Path, config: OccupancyEvaluateConfig, *, say: Callable[[str],
     chosen = [_whole_windows(d, config.windows * 2 // len(datasets)) for d in datasets]
     say(f"voxels of {sum(map(len, chosen))} held-out windows")
     parts = [_predict(model, d, rows, config) for d, rows in zip(datasets, chosen, strict=True)]
-    grids = _Grids(**{name: torch.cat([getattr(p, name) for p in parts]) for name in _Grids.__dataclass_fields__})
+    grids = _Grids(**{name: torch.cat([getattr(p, name) for p in parts]) for name in (f.name for f in fields(_Grids))})
     fps = datasets[0].store.info.fps
     side = model.config.occupancy.grid.side
     found = OccupancyEvaluation(side=side, seconds=[offset / fps for offset in trained.model.future])
-    _add_figures(found, grids, usual=_usual(trained))
+    _add_figures(found, grids, usual=_usual(datasets[0], trained))
     _add_lifted(found, datasets, chosen, config, model)
     found.examples = [_example(d, rows, part) for d, rows, part in zip(datasets, chosen, parts, strict=True)]
     return found
@@ -178,13 +166,15 @@ def _add_distances(found: OccupancyEvaluation, name: str, predicted: Tensor, tru
         found.add(f"f_{within * 100:.0f}cm_{name}", score, apart.count)
 
 
-def _usual(trained: TrainConfig) -> Tensor:
-    """(X, Y, Z) bool: filled in more than half of the training windows."""
-    mixture, _ = make_mixture(trained)
-    dataset = max(mixture.datasets, key=len)
-    truth = dataset.batch(spread_rows(len(dataset), USUAL_WINDOWS)).occupancy
-    assert truth is not None
-    return (truth[:, 0] == OCCUPIED).float().mean(0) > 0.5
+def _usual(dataset: WindowDataset, trained: TrainConfig) -> Tensor:
+    """(X, Y, Z) bool: filled in more than half of the frames of some training episodes, read without their video."""
+    store = dataset.store
+    train, _ = split_episodes(store, held_out_share=trained.data.held_out, seed=trained.data.split_seed)
+    labels = Labels(store.root, OCCUPANCY)
+    some = [train[i] for i in spread_rows(len(train), USUAL_EPISODES)]
+    packed = np.concatenate([labels.read(store.episode(i))["filled"] for i in some])
+    grids = torch.from_numpy(unpack_voxels(packed, tuple(labels.about["grid"]["shape"])))
+    return (grids == OCCUPIED).float().mean(0) > 0.5
 
 
 def _add_lifted(

@@ -18,13 +18,14 @@ from wam.contracts import Batch, expected
 @dataclass(frozen=True, kw_only=True)
 class Cameras:
     """The cameras of B rows of V pictures: intrinsics (B, V, 3, 3) and rigid extrinsics (B, V, 4, 4); mask (B, V) bool,
-    which of them there are."""
+    which of them there are. Checked where a batch brings them (`of`), not each time that some are taken."""
 
     intrinsics: Tensor
     extrinsics: Tensor
     mask: Tensor
 
-    def __post_init__(self) -> None:
+    def check(self) -> Cameras:
+        """Itself. Raises WamError for too few, for rows without any, and for matrices that are none."""
         wanted = tuple(self.mask.shape)
         if self.intrinsics.shape[:-2] != wanted or self.extrinsics.shape[:-2] != wanted:
             raise expected(
@@ -35,6 +36,7 @@ class Cameras:
         if not self.mask.any(1).all():
             raise expected("at least one camera in every row", got="a row without any", do="leave such rows out")
         check_cameras(self.intrinsics, self.extrinsics)
+        return self
 
     @classmethod
     def of(cls, batch: Batch) -> Cameras:
@@ -43,12 +45,12 @@ class Cameras:
             raise expected(
                 "a batch with intrinsics and extrinsics",
                 got="a batch without cameras",
-                do="give them; a dataset's are read with `WindowSpec(occupancy=True)` or `geometry=True`",
+                do="give them; a dataset's are read with `WindowSpec(geometry=True)`",
             )
         mask = batch.view_mask
         if mask is None:
             mask = torch.ones(batch.images.shape[:2], dtype=torch.bool, device=batch.images.device)
-        return cls(intrinsics=batch.intrinsics.float(), extrinsics=batch.extrinsics.float(), mask=mask)
+        return cls(intrinsics=batch.intrinsics.float(), extrinsics=batch.extrinsics.float(), mask=mask).check()
 
     def take(self, rows: Tensor) -> Cameras:
         """Those of the rows of these indices (N,)."""

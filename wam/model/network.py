@@ -369,7 +369,8 @@ class JointNetwork(nn.Module):
         self, context: Context, cameras: Cameras, *, future: Drawn | None = None, rows: Tensor | None = None
     ) -> Tensor:
         """Logits (N, 1 + T, X, Y, Z) of the voxels at the present, and at each frame that `future` was drawn for; at the
-        present alone without one. rows (N,): of the context's, None for all; cameras: of the N rows."""
+        present alone without one. rows (N,): of the context's, None for all; cameras: of the N rows. The observation's stem
+        runs on those rows again, few in training, so that a context keeps nothing for voxels that nobody wants."""
         if self.occupancy is None:
             raise expected("a model with voxels", got="one without", do="train it with model.occupancy.loss_weight=1")
         rows = torch.arange(context.size, device=context.present.device) if rows is None else rows

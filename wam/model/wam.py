@@ -163,6 +163,8 @@ class WorldActionModel(nn.Module):
         voxels, want = "occupancy" in want, tuple(s for s in want if s != "occupancy")
         if steering is not None and "action" not in want:
             raise expected("a wanted action to steer", got=want, do="want it, or leave steering out")
+        if steering is not None and steering.imagine and "future" not in self.config.streams:
+            raise expected("a model with a future to imagine", got="one without", do="set imagine=False")
         if unknown := (set(want) - set(self.config.noisy)) | (set(given) - {*self.config.streams, *CONTEXT}):
             raise expected(f"streams among {', '.join(self.config.streams)}", got=sorted(unknown), do="rename them")
         device = batch.images.device
@@ -240,7 +242,7 @@ class WorldActionModel(nn.Module):
     def _foresee(self, context: Context, chunk: Tensor, batch: Batch, seed: int, imagine: bool) -> Sample:
         """What a normalised chunk (B, K, A) is, and if asked the future and the voxels that follow it, with gradients."""
         action = self.normalizer("action").restore(chunk)
-        if not imagine or "future" not in self.config.streams:
+        if not imagine:
             return Sample(action=action)
         noise = initial_noise(self.signal_shape("future", context.size), seed=seed, device=chunk.device)
         clocks = {"future": torch.ones(context.size, device=chunk.device)}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wam.evaluation.figures import save_figures
 from wam.evaluation.latent_action.evaluate import LatentActionEvaluation
 from wam.evaluation.latent_action.pictures import Strip
-from wam.evaluation.summary import write_summary
 from wam.files import write_bytes
 from wam.visualization.images import check_frames, enlarge, png, table
 
@@ -44,9 +44,6 @@ def save_strips(strips: list[Strip], folder: Path, *, scale: int = 2) -> list[Pa
 def save_evaluation(found: LatentActionEvaluation, folder: Path, *, seed: int, also: Path | None = None) -> list[Path]:
     """summary.json (to `also` too) and a PNG for each strip, as `wam report` reads them. Returns the pictures."""
     paths = save_strips(found.strips, folder)
-    counts = {figure.name: figure.n for figure in found.figures}
     titles = {strip.name: strip.title for strip in found.strips}
-    extra = {"notes": found.notes, "unmeasured": found.unmeasured, "pictures": titles}
-    for path in (folder / "summary.json", *([also] if also else [])):
-        write_summary(path, found.values, n=counts, seeds=[seed], extra=extra)
+    save_figures(found, folder, seed=seed, also=also, extra={"notes": found.notes, "pictures": titles})
     return paths

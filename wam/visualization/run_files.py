@@ -16,7 +16,8 @@ from wam.evaluation.episode_log import Rollout
 from wam.evaluation.gates import GateResult
 
 Read = TypeVar("Read")
-TURNED = "_turned"
+TURNED, ANGLES = "_turned", 12
+"""What ends the name of a picture that shows the same from so many sides, one below the other."""
 
 
 @dataclass(frozen=True, kw_only=True)

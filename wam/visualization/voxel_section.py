@@ -9,8 +9,7 @@ from PIL import Image
 from wam.visualization.figure_tables import figure_tables
 from wam.visualization.images import data_uri
 from wam.visualization.markup import escape, pixels, section
-from wam.visualization.run_files import TURNED, RunFiles
-from wam.visualization.voxels import ANGLES
+from wam.visualization.run_files import ANGLES, TURNED, RunFiles
 
 FIRST = (
     "iou_present",

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from wam.evaluation.figures import save_figures
 from wam.evaluation.latent_action.pictures import Strip
 from wam.evaluation.occupancy import Example, OccupancyEvaluation
-from wam.evaluation.summary import write_summary
 from wam.files import write_bytes
 from wam.visualization.latent_action import save_strips
+from wam.visualization.run_files import ANGLES, TURNED
 
 LOW, HIGH, WRONG = np.array([68, 84, 140.0]), np.array([253, 222, 96.0]), np.array([214, 60, 60.0])
-ANGLES = 12
-"""Sides from which a turntable shows a grid."""
 LIGHT = (0.72, 0.85, 1.0)  # of faces across x, y and z
 
 
@@ -103,10 +102,8 @@ def save_evaluation(found: OccupancyEvaluation, folder: Path, *, seed: int, also
         example_strip(example, seconds=found.seconds, name=f"voxels_{number}")
         for number, example in enumerate(found.examples)
     ]
-    counts = {figure.name: figure.n for figure in found.figures}
-    extra = {"unmeasured": found.unmeasured, "pictures": {strip.name: strip.title for strip in strips}}
     for example, strip in zip(found.examples, strips, strict=True):
-        write_bytes(folder / f"{strip.name}_turned.png", turntable(example))
-    for path in (folder / "summary.json", *([also] if also else [])):
-        write_summary(path, found.values, n=counts, seeds=[seed], extra=extra)
+        write_bytes(folder / f"{strip.name}{TURNED}.png", turntable(example))
+    pictures = {strip.name: strip.title for strip in strips}
+    save_figures(found, folder, seed=seed, also=also, extra={"pictures": pictures})
     return save_strips(strips, folder, scale=1)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from wam.contracts import WamError, expected
 from wam.data.features import STATE
 from wam.data.store import EpisodeStore
-from wam.evaluation.figures import Figure
+from wam.evaluation.figures import Measured
 from wam.evaluation.latent_action import probes
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.evaluation.latent_action.driving import Foresight, foresight, jitter_response, swapped
@@ -34,34 +34,21 @@ STILL = 0.02
 
 
 @dataclass(kw_only=True)
-class LatentActionEvaluation:
-    """figures in the order of printing; unmeasured: what was not measured and why; strips: pictures to draw; notes: what a
-    reader of the figures has to know. counts (codebooks, size): how often each code was used in all windows read."""
+class LatentActionEvaluation(Measured):
+    """strips: pictures to draw; notes: what a reader of the figures has to know. used (codebooks, size): how often each code
+    was used in all windows read."""
 
-    figures: list[Figure] = field(default_factory=list)
-    unmeasured: list[str] = field(default_factory=list)
     strips: list[Strip] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    counts: Tensor | None = None
+    used: Tensor | None = None
     windows: int = 0
 
     def count(self, tokenizer: LatentActionTokenizer, windows: Readings) -> None:
         """Remember which codes these windows use."""
         if windows.codes is not None:
             found = tokenizer.quantizer.counts(torch.from_numpy(windows.codes))
-            self.counts = found if self.counts is None else self.counts + found
+            self.used = found if self.used is None else self.used + found
             self.windows += len(windows)
-
-    def add(self, name: str, value: float, n: int) -> None:
-        self.figures.append(Figure(name=name, value=float(value), n=n))
-
-    @property
-    def values(self) -> dict[str, float]:
-        return {figure.name: figure.value for figure in self.figures}
-
-    @property
-    def passed(self) -> bool:
-        return all(figure.passed is not False for figure in self.figures)
 
 
 def evaluate(path: Path, config: LatentActionEvaluateConfig) -> LatentActionEvaluation:
@@ -90,8 +77,8 @@ def evaluate(path: Path, config: LatentActionEvaluateConfig) -> LatentActionEval
         _measure_transfer(tokenizer, config, found)
     else:
         found.unmeasured.append("transfer_gain: no aligned clips; set `pairs.human` and `pairs.robot`")
-    if found.counts is not None:
-        found.add("dead_codes", code_health(found.counts).dead, found.windows)
+    if found.used is not None:
+        found.add("dead_codes", code_health(found.used).dead, found.windows)
     if not found.figures:
         raise expected("something to measure on", got="; ".join(found.unmeasured), do="name at least one of these")
     return found

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from wam.contracts import WamError
+from wam.data.depth_labels import label_from_depth
 from wam.data.labels import OCCUPANCY, unpack_voxels
 from wam.data.store import EpisodeStore
-from wam.geometry.grid import VoxelConfig
+from wam.data.windows import WindowDataset, WindowSpec
+from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
+from wam.simulation.environment import make_environment
 from wam.simulation.label import label_occupancy
 
 GRID = VoxelConfig(shape=[12, 12, 10], origin=[-0.3, 0.4, 0.0], side=0.05)
@@ -79,3 +83,54 @@ def test_a_flat_world_has_no_voxels(environment) -> None:
     env = environment("pusht/pusht")
     with pytest.raises(WamError, match="three dimensions"):
         env.occupied(GRID)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = CollectConfig(
+        environments=("metaworld/drawer-open-v3",), episodes=0, play_episodes=1, play_steps=4, depth=True, processes=1
+    )
+    return collect(config, tmp_path_factory.mktemp("deep") / "data", progress=lambda *_: None).root
+
+
+def test_depth_is_collected_as_the_cameras_measure_it(deep: Path) -> None:
+    store = EpisodeStore(deep)
+    env = make_environment("metaworld/drawer-open-v3", depth=True)
+    env.reset(0)
+    env.set_state(store.column("sim.state", 0)[2].astype(np.float64))
+    seen = env.observe()
+    env.close()
+    assert seen.depth is not None
+    for camera in store.cameras:
+        there = seen.depth[camera] > 0
+        apart = np.abs(store.depth(camera, 0)[2] - seen.depth[camera])
+        assert apart[there].max() < 2e-3
+        assert there.mean() > 0.5
+
+
+def test_labels_from_depth_are_part_of_the_exact_ones(deep: Path) -> None:
+    store = EpisodeStore(deep)
+    seen = label_from_depth(deep, GRID)
+    assert seen.about["from"] == "depth"
+    windows = WindowDataset(store, WindowSpec(future=(2,), chunk=2, occupancy=True, geometry=True))
+    found = windows.batch([0, 1]).occupancy
+    assert found is not None
+    env = make_environment("metaworld/drawer-open-v3", image_size=8)
+    env.reset(0)
+    for row, frame in ((0, 0), (1, 1)):
+        env.set_state(store.column("sim.state", 0)[frame].astype(np.float64))
+        exact, grid = env.occupied(GRID), found[row, 0].numpy()
+        near = binary_dilation(exact, np.ones((3, 3, 3), bool))
+        assert near[grid == OCCUPIED].mean() > 0.97  # a surface may fall on the other side of a voxel's face
+        assert exact[grid == FREE].mean() < 0.03
+        assert (grid == OCCUPIED).sum() > 50
+        assert (grid == UNKNOWN)[exact].any()  # what no camera sees: the inside of things
+    env.close()
+
+
+def test_labels_made_one_way_are_not_mixed_with_the_other(deep: Path, root: Path) -> None:
+    label_from_depth(deep, GRID)
+    with pytest.raises(WamError, match=r"other .*from"):
+        label_occupancy(deep, GRID, processes=1)
+    with pytest.raises(WamError, match="dataset with depth"):
+        label_from_depth(root, GRID)

@@ -32,10 +32,17 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     action.add_argument("--task", help="a sentence for episodes that have none")
     action.add_argument("--skip-damaged", action="store_true")
     action.set_defaults(run=convert)
-    action = actions.add_parser("label", help="which voxels are occupied at every frame of a simulated dataset")
+    action = actions.add_parser("label", help="which voxels are occupied at every frame")
     action.add_argument("root", type=Path)
     action.add_argument("--config", type=Path, help="YAML of the grid: shape, origin, side")
     action.add_argument("--processes", type=int, default=0, help="0: one per processor")
+    action.add_argument(
+        "--from",
+        dest="source",
+        choices=("geoms", "depth"),
+        default="geoms",
+        help="geoms: exact, from a simulator's states; depth: what the recorded depth of the cameras shows",
+    )
     action.set_defaults(run=label, overrides=[])
     action = actions.add_parser("curate", help="raw video to filtered clips, as a LeRobot v3.0 folder without actions")
     action.add_argument("sources", nargs="+", metavar="FOLDER", help="or videos, lists (.txt, .jsonl), tar shards")
@@ -80,7 +87,6 @@ def doctor(options: argparse.Namespace) -> int:
 def label(options: argparse.Namespace) -> None:
     from wam.geometry.grid import VoxelConfig
     from wam.settings import load_settings
-    from wam.simulation.label import label_occupancy
 
     grid = load_settings(VoxelConfig, options.config, options.overrides)
     with Progress("episodes", 0) as bar:
@@ -90,7 +96,14 @@ def label(options: argparse.Namespace) -> None:
                 bar.total, bar.start = total, done
             bar.update(done)
 
-        labels = label_occupancy(options.root, grid, processes=options.processes, progress=show)
+        if options.source == "depth":
+            from wam.data.depth_labels import label_from_depth
+
+            labels = label_from_depth(options.root, grid, progress=show)
+        else:
+            from wam.simulation.label import label_occupancy
+
+            labels = label_occupancy(options.root, grid, processes=options.processes, progress=show)
     print(f"occupancy of {' x '.join(map(str, grid.shape))} voxels of {grid.side:g} m in {labels.folder}")
 
 

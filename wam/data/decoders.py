@@ -22,6 +22,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from wam.contracts import expected
+from wam.data.depth import PIX_FMT as DEPTH_PIX_FMT
 from wam.data.video import VideoInfo, corrupt
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
@@ -33,7 +34,7 @@ class FrameReader(Protocol):
     """One open file. Not to be shared by threads nor carried over a fork."""
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
-        """(T,) frame numbers in the order of showing, in any order -> (T, H, W, 3) uint8."""
+        """(T,) frame numbers in the order of showing, in any order -> (T, H, W, 3) uint8; (T, H, W) uint16 codes of depth."""
         ...
 
     def close(self) -> None:
@@ -93,6 +94,9 @@ def choose_backend(info: VideoInfo, backend: str = "auto", *, run: bool = False)
 
 
 def open_reader(info: VideoInfo, backend: str = "auto", *, run: bool = False) -> FrameReader:
+    """A reader by that decoder; depth has one of its own, since the others give eight bits."""
+    if info.pix_fmt == DEPTH_PIX_FMT:
+        return DepthReader(info)
     return READERS[choose_backend(info, backend, run=run)](info)
 
 
@@ -110,6 +114,9 @@ def _checked(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
 class PyAVReader:
     """Exact on every codec that FFmpeg decodes; goes on decoding where that is cheaper than seeking."""
 
+    channels: tuple[int, ...] = (3,)
+    dtype: type[np.generic] = np.uint8
+
     def __init__(self, info: VideoInfo) -> None:
         self.info = info
         try:
@@ -125,7 +132,7 @@ class PyAVReader:
     def frames(self, indices: np.ndarray) -> np.ndarray:
         indices = _checked(self.info, indices)
         wanted, back = np.unique(indices, return_inverse=True)
-        shown = np.empty((len(wanted), self.info.height, self.info.width, 3), np.uint8)
+        shown = np.empty((len(wanted), self.info.height, self.info.width, *self.channels), self.dtype)
         for row, index in enumerate(wanted):
             shown[row] = self._frame(int(index))
         return shown if len(wanted) == len(indices) and (back == np.arange(len(back))).all() else shown[back]
@@ -145,7 +152,7 @@ class PyAVReader:
             while True:
                 frame = self._advance(wanted)
                 if frame is not None:
-                    return self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                    return self._pixels(frame)
                 if key <= 0:
                     raise corrupt(info.path, f"no frame at {wanted * float(info.time_base):.4f} s")
                 key -= 1  # a damaged or mislabelled key frame: start one earlier
@@ -153,6 +160,9 @@ class PyAVReader:
         except (av.error.FFmpegError, OSError) as error:
             self._decoded = None
             raise corrupt(info.path, error) from error
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        return self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def _seek(self, key: int) -> None:
         self._container.seek(int(self.info.key_dts[key]), stream=self._stream, backward=True)
@@ -171,6 +181,16 @@ class PyAVReader:
                 break
         self._decoded = None
         return None
+
+
+class DepthReader(PyAVReader):
+    """The 12-bit codes of a depth video, as they are."""
+
+    channels = ()
+    dtype = np.uint16
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        return frame.to_ndarray()
 
 
 class DecordReader:

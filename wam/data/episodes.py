@@ -134,9 +134,7 @@ def _episode(root: Path, info: DatasetInfo, row: Mapping[str, Any], *, alone: bo
         )
     start = row.get("dataset_from_index") or 0
     videos = {}
-    for key in info.visual_keys:
-        if info.features[key].dtype != "video":
-            continue
+    for key in info.video_keys:
         place = f"videos/{key}/"
         if not alone and row.get(place + "file_index") is None:
             continue  # the episode lacks this camera

@@ -18,12 +18,14 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 INFO_PATH, STATISTICS_PATH, TASKS_PATH = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 _NUMBERS = {"float16", "float32", "float64", "bool", *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64))}
 IMAGE_PREFIXES = ("observation.images.", "observation.image.")
+DEPTH_SUFFIX = "_depth"
 STATE, ACTION = "observation.state", "action"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One column of a dataset. shape is that of one frame; a video's is (H, W, 3). dtype is numpy's or video, image."""
+    """One column of a dataset. shape is that of one frame; a video's is (H, W, 3), (H, W, 1) if of depth. dtype is numpy's or
+    video, image."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,6 +35,12 @@ class Feature:
     @property
     def visual(self) -> bool:
         return self.dtype in ("video", "image")
+
+    @property
+    def depth(self) -> bool:
+        """True where pixels are distances and no colours."""
+        info = self.info or {}
+        return self.visual and bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
     def to_dict(self) -> dict[str, Any]:
         found = {"dtype": self.dtype, "shape": list(self.shape), "names": self.names}
@@ -91,11 +99,17 @@ class DatasetInfo:
 
     @property
     def visual_keys(self) -> tuple[str, ...]:
-        return tuple(key for key, feature in self.features.items() if feature.visual)
+        """The features that are pictures in colour."""
+        return tuple(key for key, feature in self.features.items() if feature.visual and not feature.depth)
+
+    @property
+    def video_keys(self) -> tuple[str, ...]:
+        """The features that lie in video files, those of depth too."""
+        return tuple(key for key, feature in self.features.items() if feature.dtype == "video")
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The short names of the video and image features, in the file's order."""
+        """The short names of the pictures in colour, in the file's order."""
         return tuple(camera_name(key) for key in self.visual_keys)
 
     @property
@@ -130,6 +144,17 @@ class DatasetInfo:
             if camera in (key, camera_name(key)):
                 return key
         raise expected(f"a camera among {list(self.cameras)}", got=repr(camera), do="name one of the dataset's cameras")
+
+    def depth_key(self, camera: str) -> str:
+        """top -> observation.images.top_depth. Raises WamError where that camera has no depth."""
+        names = {camera_name(key): key for key, feature in self.features.items() if feature.depth}
+        if camera + DEPTH_SUFFIX not in names:
+            raise expected(
+                f"depth of camera {camera!r} (observation.images.{camera}{DEPTH_SUFFIX})",
+                got=f"depth of {sorted(names) or 'none'}",
+                do="collect with depth=true, or leave depth out",
+            )
+        return names[camera + DEPTH_SUFFIX]
 
     def feature(self, key: str) -> Feature:
         if key not in self.features:

@@ -26,7 +26,13 @@ def describe(root: Path | str) -> dict[str, Any]:
     for camera in store.cameras:
         height, width = info.features[info.camera_key(camera)].shape[:2]
         there = sum(store.has_video(camera, episode) for episode in store.episodes)
-        cameras[camera] = {"height": height, "width": width, "episodes": there, "decoder": _decoder(store, camera)}
+        cameras[camera] = {
+            "height": height,
+            "width": width,
+            "episodes": there,
+            "decoder": _decoder(store, camera),
+            "depth": store.has_depth(camera),
+        }
     return {
         "root": str(root),
         "episodes": len(store),
@@ -60,7 +66,8 @@ def description_text(found: Mapping[str, Any], *, tasks: int = 20) -> str:
     ]
     for name, camera in found["cameras"].items():
         where = f"{camera['height']}x{camera['width']}, in {camera['episodes']} of {found['episodes']} episodes"
-        lines.append(f"camera       {name}: {where}, read by {camera['decoder']}")
+        depth = ", with depth" if camera["depth"] else ""
+        lines.append(f"camera       {name}: {where}, read by {camera['decoder']}{depth}")
     for name, feature in found["features"].items():
         lines.append(f"column       {name}: {feature['dtype']} {tuple(feature['shape'])}")
     if found["action_free"]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from wam.contracts import expected
 from wam.data.episodes import Episode
 from wam.data.store import EpisodeStore
 from wam.files import write_bytes, write_json
+from wam.geometry.grid import UNKNOWN
 
 OCCUPANCY = "occupancy"
 
@@ -97,6 +98,27 @@ class Labels:
                 got=lengths or "none",
                 do="make them anew",
             )
+
+
+class VoxelLabels:
+    """The occupancy labels of these episodes' frames, one after the other, eight voxels a byte."""
+
+    def __init__(self, root: Path | str, episodes: Sequence[Episode]) -> None:
+        labels = Labels(root, OCCUPANCY)
+        self.shape = tuple(labels.about["grid"]["shape"])
+        read = [labels.read(episode) for episode in episodes]
+        self.filled = np.concatenate([arrays["filled"] for arrays in read])
+        self.known = np.concatenate([arrays["known"] for arrays in read]) if "known" in read[0] else None
+
+    def __len__(self) -> int:
+        return len(self.filled)
+
+    def grids(self, frames: np.ndarray) -> np.ndarray:
+        """frames (...) -> (..., X, Y, Z) uint8 as `Batch.occupancy`: 0 free, 1 occupied, 2 unknown."""
+        found = unpack_voxels(self.filled[frames], self.shape)
+        if self.known is not None:
+            found[unpack_voxels(self.known[frames], self.shape) == 0] = UNKNOWN
+        return found
 
 
 def pack_voxels(grid: np.ndarray) -> np.ndarray:

@@ -32,9 +32,8 @@ def pack(root: Path, info: DatasetInfo, episodes: Sequence[Episode]) -> list[Epi
     The old files stay; the caller removes them once the new places are on record.
     """
     found = _pack_data(root, info, list(episodes))
-    for key in info.visual_keys:
-        if info.features[key].dtype == "video":
-            found = _pack_videos(root, info, key, found)
+    for key in info.video_keys:
+        found = _pack_videos(root, info, key, found)
     return found
 
 

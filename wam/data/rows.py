@@ -10,23 +10,29 @@ import pyarrow as pa
 
 from wam.contracts import ActionSpace, WamError, expected
 from wam.data.episodes import Episode
-from wam.data.features import ACTION, FRAME_FEATURES, IMAGE_PREFIXES, Feature
+from wam.data.features import ACTION, DEPTH_SUFFIX, FRAME_FEATURES, IMAGE_PREFIXES, Feature
 
 
 def check_episode(
     features: Mapping[str, Feature],
     images: Mapping[str, np.ndarray],
     columns: Mapping[str, np.ndarray],
+    depth: Mapping[str, np.ndarray],
     *,
     action_space: ActionSpace | None,
 ) -> int:
     """Every feature there, of its shape, finite, and all of one length, which is returned."""
-    wanted, given = {k for k in features if k not in FRAME_FEATURES}, {*images, *columns}
+    wanted, given = {k for k in features if k not in FRAME_FEATURES}, {*images, *columns, *depth}
     if wanted != given:
         raise expected(f"the features {sorted(wanted)}", got=sorted(given), do="give every episode the same features")
     for key, frames in images.items():
         if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[1:] != tuple(features[key].shape):
             raise wrong_images(key, frames, tuple(features[key].shape))
+    for key, metres in depth.items():
+        shape = tuple(features[key].shape[:2])
+        if metres.dtype.kind != "f" or metres.shape[1:] != shape:
+            got = f"{metres.dtype} of shape {metres.shape}"
+            raise expected(f"{key!r} as metres of shape {('T', *shape)}", got=got, do="convert it")
     for name, values in columns.items():
         if values.dtype.kind not in "fiub":
             raise expected(f"numbers in {name!r}", got=f"dtype {values.dtype}", do="convert the column")
@@ -42,7 +48,7 @@ def check_episode(
             got=columns[ACTION].shape[1:],
             do="give the action space of these actions",
         )
-    lengths = {name: len(values) for name, values in {**images, **columns}.items()}
+    lengths = {name: len(values) for name, values in {**images, **columns, **depth}.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise expected(
             "one length above 0 for all features", got=lengths, do="trim the episode to its shortest feature"
@@ -77,6 +83,10 @@ def _to_arrow(values: np.ndarray, feature: Feature) -> pa.Array:
 
 def image_key(camera: str) -> str:
     return camera if camera.startswith(IMAGE_PREFIXES) else IMAGE_PREFIXES[0] + camera
+
+
+def depth_key(camera: str) -> str:
+    return image_key(camera) + DEPTH_SUFFIX
 
 
 def plain_scalars(extra: Mapping[str, Any]) -> dict[str, Any]:

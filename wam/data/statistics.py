@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,15 @@ class FeatureStatistics:
             **{name: levels[(reached >= share).argmax(1)] for name, share in QUANTILES.items()},
         }
         return cls(count=len(rows), **{name: value.reshape(3, 1, 1) for name, value in found.items()})
+
+    @classmethod
+    def of_depth(cls, depth: np.ndarray) -> FeatureStatistics:
+        """depth (T, H, W) metres -> (1, 1, 1) statistics in metres of what was measured; count = the frames looked at."""
+        rows = np.unique(np.linspace(0, len(depth) - 1, SAMPLED_FRAMES).round().astype(int))
+        values = depth[rows]
+        values = values[np.isfinite(values) & (values > 0)]
+        found = cls.of(values[:, None, None, None] if len(values) else np.zeros((1, 1, 1, 1)))
+        return replace(found, count=len(rows))
 
     def to_json(self) -> dict[str, Any]:
         return {**{name: getattr(self, name).tolist() for name in ARRAYS}, "count": [self.count]}

@@ -17,8 +17,9 @@ from PIL import Image
 
 from wam.contracts import expected
 from wam.data.decoders import ReaderPool, choose_backend
+from wam.data.depth import PIX_FMT, DepthEncoding
 from wam.data.episodes import Episode, data_path, load_episodes, load_tasks, read_table, video_path
-from wam.data.features import ACTION, FRAME_FEATURES, STATISTICS_PATH, DatasetInfo, camera_name
+from wam.data.features import ACTION, DEPTH_SUFFIX, FRAME_FEATURES, STATISTICS_PATH, DatasetInfo, camera_name
 from wam.data.statistics import Statistics, compute_statistics
 from wam.data.video import TOLERANCE, VideoInfo, corrupt, probe
 
@@ -98,19 +99,34 @@ class EpisodeStore:
     ) -> np.ndarray:
         """(T, H, W, 3) uint8 frames of a camera at the episode's frame numbers (default all)."""
         found, key = self.episode(episode), self.info.camera_key(camera)
-        wanted = np.arange(found.length) if indices is None else np.asarray(indices, np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= found.length):
-            raise expected(
-                f"frame numbers from 0 to {found.length - 1} of episode {found.index}",
-                got=f"{wanted.min()} to {wanted.max()}",
-                do="stay within the episode",
-            )
+        wanted = self._wanted(found, indices)
         if self.info.features[key].dtype == "image":
             rows = self._rows(found, key)
             return np.stack([_decode_image(rows[int(index)]) for index in wanted])
-        video = self._video(found, key)
-        times = found.videos[key].start + self.column("timestamp", found)[wanted].astype(np.float64)
-        return self._pool.frames(video, video.indices_at(times, tolerance=self.tolerance))
+        return self._shown(found, key, wanted)
+
+    def depth(
+        self, camera: str, episode: int | Episode, indices: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """(T, H, W) float32 metres along z of a camera at the episode's frame numbers (default all), 0: not measured."""
+        found, key = self.episode(episode), self.info.depth_key(camera)
+        info = self.info.features[key].info
+        if self.info.features[key].dtype == "image":
+            unit = 0.001 if (info or {}).get("depth_unit") == "mm" else 1.0
+            rows, wanted = self._rows(found, key), self._wanted(found, indices)
+            return np.stack([_decode_depth(rows[int(index)]) for index in wanted]) * np.float32(unit)
+        codes = self._shown(found, key, self._wanted(found, indices))
+        if codes.dtype != np.uint16:
+            raise expected(
+                f"depth of {key!r} as 12-bit codes ({PIX_FMT})",
+                got=f"a video of {self._video(found, key).pix_fmt}",
+                do="record it as LeRobot v3.0 does by default",
+            )
+        return DepthEncoding.of(info).metres(codes)
+
+    def has_depth(self, camera: str) -> bool:
+        """True if the dataset has a depth map beside this camera's colours."""
+        return any(f.depth and camera_name(key) == camera + DEPTH_SUFFIX for key, f in self.info.features.items())
 
     def has_video(self, camera: str, episode: int | Episode) -> bool:
         """True if the camera's file is there for this episode."""
@@ -133,7 +149,23 @@ class EpisodeStore:
     def image_statistics(self, episode: int | Episode) -> Statistics:
         """What the episode's row recorded of its cameras; empty if nothing."""
         recorded = self.episode(episode).statistics
-        return Statistics({key: recorded[key] for key in self.info.visual_keys if key in recorded})
+        return Statistics({key: recorded[key] for key, f in self.info.features.items() if f.visual and key in recorded})
+
+    def _wanted(self, episode: Episode, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+        wanted = np.arange(episode.length) if indices is None else np.asarray(indices, np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= episode.length):
+            raise expected(
+                f"frame numbers from 0 to {episode.length - 1} of episode {episode.index}",
+                got=f"{wanted.min()} to {wanted.max()}",
+                do="stay within the episode",
+            )
+        return wanted
+
+    def _shown(self, episode: Episode, key: str, wanted: np.ndarray) -> np.ndarray:
+        """What the video of a feature shows at these frame numbers."""
+        video = self._video(episode, key)
+        times = episode.videos[key].start + self.column("timestamp", episode)[wanted].astype(np.float64)
+        return self._pool.frames(video, video.indices_at(times, tolerance=self.tolerance))
 
     def _video(self, episode: Episode, key: str) -> VideoInfo:
         if key not in episode.videos or self.info.video_path is None:
@@ -209,10 +241,21 @@ def _to_numpy(column: pa.ChunkedArray, *, where: str) -> Any:
 
 
 def _decode_image(value: Any) -> np.ndarray:
+    return np.asarray(_open_image(value).convert("RGB"))
+
+
+def _decode_depth(value: Any) -> np.ndarray:
+    """(H, W) float32 in the unit in which it was recorded."""
+    return np.asarray(_open_image(value)).astype(np.float32)
+
+
+def _open_image(value: Any) -> Image.Image:
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
         raise expected("encoded image bytes", got=type(data).__name__, do="embed the images in the data files")
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image
     except (OSError, ValueError) as error:
         raise expected("a readable image", got=str(error), do="record the episode again") from error

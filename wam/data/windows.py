@@ -16,7 +16,7 @@ from PIL import Image
 from wam.contracts import Batch, expected
 from wam.data.episodes import Episode
 from wam.data.features import ACTION, STATE
-from wam.data.labels import OCCUPANCY, Labels, unpack_voxels
+from wam.data.labels import VoxelLabels
 from wam.data.poses import window_cameras
 from wam.data.store import EpisodeStore
 
@@ -36,8 +36,8 @@ class WindowSpec:
     cameras: short names, one view each (default: all of the dataset). image_size: frames are resized to
     (image_size, image_size) without keeping their aspect; None keeps them as they are.
     state, action: the columns to read; a dataset without them has no such stream. occupancy: give the labels of that name
-    at the present and at each frame to come; geometry: give the cameras' matrices at the present. A dataset without
-    them raises WamError.
+    at the present and at each frame to come; geometry: give the cameras' matrices at the present; depth: give that of the
+    observed frames, read from video for each window, at the resolution of the images. A dataset without them raises WamError.
     """
 
     history: int = 1
@@ -50,6 +50,7 @@ class WindowSpec:
     action: str = ACTION
     occupancy: bool = False
     geometry: bool = False
+    depth: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "future", tuple(self.future))
@@ -103,7 +104,7 @@ class WindowDataset:
         self._last = self._first + np.repeat(lengths, lengths) - 1
         self._state = self._column(spec.state)
         self._action = self._column(spec.action) if spec.chunk else None
-        self._occupancy = self._voxels() if spec.occupancy else None
+        self._occupancy = VoxelLabels(store.root, self.episodes) if spec.occupancy else None
         self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
         self._instructions = self._sentences(instruction_override)
@@ -166,12 +167,13 @@ class WindowDataset:
             steps = rows[:, None] + np.arange(self.spec.chunk)
             found |= {"action": self._action[np.minimum(steps, last)], "action_mask": steps <= last}
         if self._occupancy is not None:
-            packed, shape = self._occupancy
-            present_and_ahead = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
-            found["occupancy"] = unpack_voxels(packed[present_and_ahead], shape)
+            at = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
+            found["occupancy"] = self._occupancy.grids(at)
         if self._poses is not None:
             at = rows if len(self._poses[0]) > 1 else np.zeros_like(rows)
             found["intrinsics"], found["extrinsics"] = (matrices[at] for matrices in self._poses)
+        if self.spec.depth:
+            found["depth"] = self._depth(past)
         if self.embodiment is not None:
             found["embodiment"] = np.full(len(rows), self.embodiment)
         found["play"] = self._play[self._owner[rows]]
@@ -187,12 +189,6 @@ class WindowDataset:
             return None
         values = np.concatenate([self.store.column(name, episode) for episode in self.episodes])
         return values.reshape(len(values), -1).astype(np.float32)
-
-    def _voxels(self) -> tuple[np.ndarray, tuple[int, ...]]:
-        """The occupancy labels of every row, eight voxels a byte, and the grid's shape."""
-        labels = Labels(self.store.root, OCCUPANCY)
-        packed = np.concatenate([labels.read(episode)["filled"] for episode in self.episodes])
-        return packed, tuple(labels.about["grid"]["shape"])
 
     def _sentences(self, override: Instruction) -> list[str]:
         found: list[str] = []
@@ -223,6 +219,17 @@ class WindowDataset:
                 found[place, view] = resize(frames, height, width)
         return found
 
+    def _depth(self, rows: np.ndarray) -> np.ndarray:
+        """rows (B, T) -> (B, V, T, H, W) metres; 0 where a camera is missing."""
+        height, width = self.image_shape
+        found = np.zeros((len(rows), len(self.cameras), rows.shape[1], height, width), np.float32)
+        for place in np.argsort(rows[:, 0], kind="stable"):
+            episode, first = self.episodes[self._owner[rows[place, 0]]], self._first[rows[place, 0]]
+            for view in np.flatnonzero(self._present):
+                metres = self.store.depth(self.cameras[view], episode, rows[place] - first)
+                found[place, view] = nearest(metres, height, width)
+        return found
+
     def _decode_all(self, progress: Callable[[int, int], None] | None) -> np.ndarray:
         """Every frame of every view, (V * N, H, W, 3)."""
         height, width = self.image_shape
@@ -246,6 +253,13 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     shrinks = frames.shape[1] >= height and frames.shape[2] >= width
     how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), how)) for frame in frames])
+
+
+def nearest(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(T, H, W) -> (T, height, width): the pixel in the middle of each new one, since a mean of two surfaces lies on none."""
+    rows = ((np.arange(height) + 0.5) * depth.shape[1] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * depth.shape[2] / width).astype(int)
+    return depth[:, rows[:, None], columns]
 
 
 def _check_memory(size: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from wam.contracts import ActionSpace, expected
 from wam.data.atomic import hold, write_parquet
+from wam.data.depth import DepthEncoding, encode_depth
 from wam.data.episodes import (
     Episode,
     VideoSpan,
@@ -39,7 +40,7 @@ from wam.data.features import (
     Feature,
 )
 from wam.data.packing import pack
-from wam.data.rows import check_episode, frames_table, image_key, plain_scalars, wrong_images
+from wam.data.rows import check_episode, depth_key, frames_table, image_key, plain_scalars, wrong_images
 from wam.data.statistics import FeatureStatistics, Statistics, compute_statistics, merge
 from wam.data.video import VideoEncoding, encode_video
 from wam.files import TEMPORARY, write_bytes, write_json
@@ -122,18 +123,21 @@ class EpisodeWriter:
         columns: Mapping[str, np.ndarray],
         task: str,
         extra: Mapping[str, bool | int | float | str] | None = None,
+        depth: Mapping[str, np.ndarray] | None = None,
     ) -> int:
         """Write one episode and return its index. Once this returns, the episode outlives any crash.
 
-        images: camera -> (T, H, W, 3) uint8. columns: feature -> (T, ...) numbers. Raises WamError on other shapes,
-        NaN or a full disk; the episodes before stay as they were.
+        images: camera -> (T, H, W, 3) uint8. columns: feature -> (T, ...) numbers. depth: camera -> (T, H, W) float metres
+        along z, 0 where nothing was measured. Raises WamError on other shapes, NaN or a full disk; the episodes before
+        stay as they were.
         """
         if self._lock is None:
             raise expected("an open writer", got="one that was closed", do="open it again with resume=True")
         images = {image_key(camera): np.asarray(frames) for camera, frames in images.items()}
         columns = {name: np.asarray(values) for name, values in columns.items()}
-        features = self._features(images, columns)
-        length = check_episode(features, images, columns, action_space=self._action_space)
+        metres = {depth_key(camera): np.asarray(values) for camera, values in (depth or {}).items()}
+        features = self._features(images, columns, metres)
+        length = check_episode(features, images, columns, metres, action_space=self._action_space)
         if not self.info.features:
             self.info = dataclasses.replace(self.info, features=features)
 
@@ -144,8 +148,12 @@ class EpisodeWriter:
         span = VideoSpan(chunk=chunk, file=file, start=0.0, stop=length / self.info.fps)
         tasks = self._tasks if task in self._tasks else [*self._tasks, task]
         videos = {key: self._encode(key, frames) for key, frames in images.items()}
+        for key, values in metres.items():
+            scale = DepthEncoding.of(features[key].info)
+            videos[key] = encode_depth(values, fps=self.info.fps, encoding=scale)
         statistics = {name: FeatureStatistics.of(values) for name, values in columns.items()}
         statistics |= {key: FeatureStatistics.of_images(frames) for key, frames in images.items()}
+        statistics |= {key: FeatureStatistics.of_depth(values) for key, values in metres.items()}
         episode = Episode(
             index=index,
             length=length,
@@ -263,7 +271,9 @@ class EpisodeWriter:
         chunk, file = divmod(number, self.info.chunks_size)
         return self.root / EPISODES_PATH.format(chunk_index=chunk, file_index=file)
 
-    def _features(self, images: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> Mapping[str, Feature]:
+    def _features(
+        self, images: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray], depth: Mapping[str, np.ndarray]
+    ) -> Mapping[str, Feature]:
         if self.info.features:
             return self.info.features
         found: dict[str, Feature] = {}
@@ -275,9 +285,10 @@ class EpisodeWriter:
             if frames.ndim != 4:
                 raise wrong_images(key, frames)
             height, width = frames.shape[1:3]
-            described = self.encoding.info(height=height, width=width, fps=self.info.fps)
-            names = ["height", "width", "channels"]
-            found[key] = Feature(dtype="video", shape=(height, width, 3), names=names, info=described)
+            found[key] = video_feature(self.encoding.info(height=height, width=width, fps=self.info.fps))
+        for key, values in depth.items():
+            height, width = values.shape[1:3]
+            found[key] = video_feature(DepthEncoding().info(height=height, width=width, fps=self.info.fps))
         return found | FRAME_FEATURES
 
     def _encode(self, key: str, frames: np.ndarray) -> bytes:
@@ -289,6 +300,12 @@ class EpisodeWriter:
                 got=str(error),
                 do="choose another encoding",
             ) from error
+
+
+def video_feature(info: Mapping[str, Any]) -> Feature:
+    """The feature of a camera, or of its depth, that an encoding describes."""
+    shape = (info["video.height"], info["video.width"], info["video.channels"])
+    return Feature(dtype="video", shape=shape, names=["height", "width", "channels"], info=info)
 
 
 def _layout(feature: Mapping[str, Any] | None) -> Any:

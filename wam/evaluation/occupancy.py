@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wam.contracts import Batch, expected
 from wam.control.wam_policy import load_policy
-from wam.data.labels import OCCUPANCY, Labels, unpack_voxels
+from wam.data.labels import VoxelLabels
 from wam.data.splits import split_episodes
 from wam.data.windows import WindowDataset
 from wam.evaluation.evaluate import held_out_datasets, spread_rows
@@ -24,7 +24,8 @@ from wam.evaluation.figures import Measured
 from wam.evaluation.replay import environment_of
 from wam.evaluation.truth import SIM_STATE
 from wam.evaluation.voxel_metrics import changed, distances, iou
-from wam.geometry.voxels import OCCUPIED, UNKNOWN, fuse_depth
+from wam.geometry.grid import OCCUPIED, UNKNOWN
+from wam.geometry.voxels import fuse_depth
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.settings import load_settings
 from wam.simulation.environment import Environment, make_environment
@@ -170,10 +171,9 @@ def _usual(dataset: WindowDataset, trained: TrainConfig) -> Tensor:
     """(X, Y, Z) bool: filled in more than half of the frames of some training episodes, read without their video."""
     store = dataset.store
     train, _ = split_episodes(store, held_out_share=trained.data.held_out, seed=trained.data.split_seed)
-    labels = Labels(store.root, OCCUPANCY)
     some = [train[i] for i in spread_rows(len(train), USUAL_EPISODES)]
-    packed = np.concatenate([labels.read(store.episode(i))["filled"] for i in some])
-    grids = torch.from_numpy(unpack_voxels(packed, tuple(labels.about["grid"]["shape"])))
+    labels = VoxelLabels(store.root, [store.episode(i) for i in some])
+    grids = torch.from_numpy(labels.grids(np.arange(len(labels))))
     return (grids == OCCUPIED).float().mean(0) > 0.5
 
 

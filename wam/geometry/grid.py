@@ -8,6 +8,8 @@ import numpy as np
 
 from wam.contracts import expected
 
+FREE, OCCUPIED, UNKNOWN = 0, 1, 2
+
 
 @dataclass(kw_only=True)
 class VoxelConfig:

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from wam.contracts import expected
 from wam.geometry.cameras import check_cameras, in_picture, project, unproject
-from wam.geometry.grid import VoxelConfig
-
-FREE, OCCUPIED, UNKNOWN = 0, 1, 2
+from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
 
 
 def rows_of(points: Tensor, grid: VoxelConfig) -> Tensor:

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from wam.contracts import expected
 from wam.geometry.cameras import Cameras, in_picture, project
-from wam.geometry.grid import VoxelConfig
-from wam.geometry.voxels import OCCUPIED, UNKNOWN
+from wam.geometry.grid import OCCUPIED, UNKNOWN, VoxelConfig
 from wam.model.config import ModelConfig
 from wam.model.frames import VideoEnds
 from wam.model.video import FilmBlock

@@ -17,10 +17,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from wam.contracts import expected
+from wam.contracts import Observation, expected
+from wam.data.depth import DepthEncoding
 from wam.data.features import ACTION, INFO_PATH, STATE, Feature
+from wam.data.rows import depth_key, image_key
 from wam.data.video import VideoEncoding
-from wam.data.writer import EpisodeWriter
+from wam.data.writer import EpisodeWriter, video_feature
 from wam.simulation.config import CollectConfig
 from wam.simulation.environment import Environment
 from wam.simulation.workers import recordings
@@ -63,7 +65,11 @@ def collect(
         try:
             for recorded in made:
                 writer.add_episode(
-                    images=recorded.images, columns=recorded.columns, task=recorded.task, extra=recorded.extra
+                    images=recorded.images,
+                    columns=recorded.columns,
+                    task=recorded.task,
+                    extra=recorded.extra,
+                    depth=recorded.depth,
                 )
                 bar.update(len(writer))
         except KeyboardInterrupt:
@@ -97,7 +103,7 @@ def _writer(config: CollectConfig, root: Path, *, resume: bool) -> EpisodeWriter
         "cameras": cameras,
         "collection": config.fingerprint(),
     }
-    features = _features(environment, {name: image.shape for name, image in observation.images.items()})
+    features = _features(environment, observation)
     environment.close()
     return EpisodeWriter(
         root, fps=space.rate_hz, features=features, robot_type=family, extra={"wam": known}, resume=resume
@@ -110,7 +116,7 @@ def _geometry(observation: Any, camera: str) -> dict[str, Any]:
     return {key: by_camera[camera].tolist() for key, by_camera in found.items() if by_camera is not None}
 
 
-def _features(environment: Environment, shapes: dict[str, tuple[int, ...]]) -> dict[str, Feature]:
+def _features(environment: Environment, observation: Observation) -> dict[str, Feature]:
     space = environment.action_space
     rate, state = space.rate_hz, len(environment.get_state())
     numbers = {
@@ -121,15 +127,14 @@ def _features(environment: Environment, shapes: dict[str, tuple[int, ...]]) -> d
         "next.success": Feature(dtype="bool", shape=(1,)),
     }
     videos = {
-        f"observation.images.{name}": Feature(
-            dtype="video",
-            shape=shape,
-            names=["height", "width", "channels"],
-            info=VideoEncoding().info(height=shape[0], width=shape[1], fps=rate),
-        )
-        for name, shape in shapes.items()
+        image_key(name): video_feature(VideoEncoding().info(height=image.shape[0], width=image.shape[1], fps=rate))
+        for name, image in observation.images.items()
     }
-    return numbers | videos
+    maps = {
+        depth_key(name): video_feature(DepthEncoding().info(height=metres.shape[0], width=metres.shape[1], fps=rate))
+        for name, metres in (observation.depth or {}).items()
+    }
+    return numbers | videos | maps
 
 
 def _check_same(config: CollectConfig, root: Path) -> None:

@@ -22,9 +22,9 @@ class CollectConfig:
     """What to collect.
 
     environments: names, all of one family. episodes: successful expert episodes for each; play_episodes: episodes of
-    play for each, of play_steps steps. cameras: names; empty for the family's default. image_size: pixels.
-    action_repeat: simulator steps a frame, 0 for the family's default. attempts: how often an expert may fail one
-    episode. settle_steps: frames recorded after success. processes: 0 for one per processor.
+    play for each, of play_steps steps. cameras: names; empty for the family's default. image_size: pixels. depth: record it
+    beside the colours. action_repeat: simulator steps a frame, 0 for the family's default. attempts: how often an expert may
+    fail one episode. settle_steps: frames recorded after success. processes: 0 for one per processor.
     """
 
     environments: tuple[str, ...] = DEMO_TASKS
@@ -33,6 +33,7 @@ class CollectConfig:
     play_steps: int = 112
     cameras: tuple[str, ...] = ()
     image_size: int = 64
+    depth: bool = False
     action_repeat: int = 0
     seed: int = 0
     attempts: int = 5
@@ -80,9 +81,12 @@ class CollectConfig:
             image_size=self.image_size,
             action_repeat=self.action_repeat or None,
             renderer=self.renderer,
+            depth=self.depth,
         )
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the content, as JSON has it; `starts` tells it from that of versions which gave each task its own."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key != "processes"}
+        if not self.depth:  # as in datasets that were begun before there was depth
+            del values["depth"]
         return json.loads(json.dumps({**values, "starts": "by number"}))

@@ -38,12 +38,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """images: camera -> (T, H, W, 3) uint8; columns: name -> (T, ...); task: the sentence; extra: scalars."""
+    """images: camera -> (T, H, W, 3) uint8; columns: name -> (T, ...); task: the sentence; extra: scalars; depth: camera ->
+    (T, H, W) metres, if the environment renders it."""
 
     images: dict[str, np.ndarray]
     columns: dict[str, np.ndarray]
     task: str
     extra: dict[str, bool | int | str]
+    depth: dict[str, np.ndarray]
 
 
 @dataclass
@@ -83,6 +85,11 @@ class _Tape:
                 "seed": seed,
                 "attempt": attempt,
                 "environment": environment.name,
+            },
+            depth={
+                name: np.stack([o.depth[name] for o in self.observations if o.depth is not None])
+                for name in environment.cameras
+                if self.observations[0].depth is not None
             },
         )
 

@@ -22,16 +22,20 @@ import numpy as np
 
 from wam.contracts import WamError, expected
 from wam.data.benchmark import rate
+from wam.data.features import DEPTH_SUFFIX, camera_name
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.data.writer import EpisodeWriter
 from wam.evaluation.summary import write_summary
 
 CHECK = Path(__file__).with_name("lerobot_check.py")
+MILLIMETRES = 1.5  # allowed of depth: half a step between its codes, and LeRobot's rounding to whole millimetres
 COLOURS = 3.0  # mean difference allowed between two decoders' colours, of 255
 
 
-def write_patterns(root: Path, *, episodes: int = 30, length: int = 60, size: int = 128) -> Path:
+def write_patterns(
+    root: Path, *, episodes: int = 30, length: int = 60, size: int = 128, with_depth: bool = False
+) -> Path:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     with EpisodeWriter(root, fps=20, embodiment="pattern") as writer:
@@ -46,7 +50,9 @@ def write_patterns(root: Path, *, episodes: int = 30, length: int = 60, size: in
                 "reward": rng.normal(size=length).astype(np.float32),
             }
             images = {"side": frames, "top": frames[:, ::-1]}
-            writer.add_episode(images=images, columns=columns, task=f"pattern {episode % 3}", extra={"play": False})
+            task = f"pattern {episode % 3}"
+            depth = {"top": (1.5 + waves[..., 0]).astype(np.float32)} if with_depth else None
+            writer.add_episode(images=images, columns=columns, task=task, extra={"play": False}, depth=depth)
     return root
 
 
@@ -72,6 +78,11 @@ def differences(store: EpisodeStore, values: dict[str, np.ndarray]) -> list[str]
         other = np.moveaxis(other, 1, -1) if other.shape[1] == 3 else other
         if np.abs(own.astype(int) - other).mean((1, 2, 3)).max() > COLOURS:
             wrong.append(key)
+    for key in (key for key, feature in store.info.features.items() if feature.depth):
+        camera = camera_name(key).removesuffix(DEPTH_SUFFIX)
+        own = np.concatenate([store.depth(camera, episode) for episode in range(len(store))])
+        if np.abs(1000 * own - values[key].reshape(own.shape)).max() > MILLIMETRES:
+            wrong.append(key)
     if "task" in values:
         own_tasks = [episode.task for episode in store.episodes for _ in range(episode.length)]
         wrong += ["task"] if own_tasks != values["task"].tolist() else []
@@ -92,9 +103,12 @@ def own_rate(root: Path, *, seconds: float) -> float:
 
 def compare(python: Path, root: Path | None, *, seconds: float, folder: Path) -> dict[str, Any]:
     root = root or write_patterns(folder / "patterns")
-    call(python, "read", root, folder / "read.npz")
+    deep = write_patterns(folder / "deep", episodes=3, length=20, with_depth=True)
+    ours = []
+    for number, own in enumerate((root, deep)):
+        call(python, "read", own, folder / f"read-{number}.npz")
+        ours += differences(EpisodeStore(own), dict(np.load(folder / f"read-{number}.npz", allow_pickle=False)))
     call(python, "write", folder / "written", folder / "written.npz")
-    ours = differences(EpisodeStore(root), dict(np.load(folder / "read.npz", allow_pickle=False)))
     theirs = differences(EpisodeStore(folder / "written"), dict(np.load(folder / "written.npz", allow_pickle=False)))
     call(python, "rate", root, folder / "rate.json", seconds=seconds)
     other = json.loads((folder / "rate.json").read_text())

@@ -70,6 +70,12 @@ def write(root: Path, out: Path) -> None:
         "observation.state": {"dtype": "float32", "shape": (3,), "names": ["x", "y", "z"]},
         "action": {"dtype": "float32", "shape": (2,), "names": ["dx", "dy"]},
         "observation.images.front": {"dtype": "video", "shape": (64, 96, 3), "names": ["height", "width", "channels"]},
+        "observation.images.front_depth": {
+            "dtype": "video",
+            "shape": (64, 96, 1),
+            "names": ["height", "width", "channels"],
+            "info": {"is_depth_map": True},
+        },
     }
     dataset = LeRobotDataset.create("local/written", fps=10, features=features, root=root, robot_type="toy")
     rng = np.random.default_rng(0)
@@ -78,13 +84,15 @@ def write(root: Path, out: Path) -> None:
         for step in range(12 + episode):
             image = np.full((64, 96, 3), 20 + 15 * step, np.uint8)
             image[:, : 10 + 5 * episode] = 250
+            slope = np.linspace(0.3, 2.0 + 0.1 * step, 64, dtype=np.float32)
             frame: dict[str, Any] = {
                 "observation.state": rng.normal(size=3).astype(np.float32),
                 "action": rng.normal(size=2).astype(np.float32),
                 "observation.images.front": image,
+                "observation.images.front_depth": np.repeat(slope[:, None, None], 96, axis=1),
             }
             for name, value in frame.items():
-                kept[name].append(value)
+                kept[name].append(1000 * value if name.endswith("_depth") else value)
             dataset.add_frame(frame | {"task": f"task {episode % 2}"})
         dataset.save_episode()
     dataset.finalize()

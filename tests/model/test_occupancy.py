@@ -101,6 +101,18 @@ def test_unknown_voxels_and_frames_past_the_end_cost_nothing() -> None:
         occupancy_loss(logits, truth[:, :1])
 
 
+def test_what_may_well_be_there_is_said_to_be_there_of_frames_to_come_alone() -> None:
+    """Two chances in five: less likely than not at the present, yet more overlap than leaving it out."""
+    logits = torch.zeros(5, 2, 1, 1, 1, requires_grad=True)
+    truth = torch.zeros(5, 2, 1, 1, 1, dtype=torch.uint8)
+    truth[:2] = 1
+    occupancy_loss(logits, truth, filled_weight=2.0).backward()
+    assert logits.grad is not None
+    present, ahead = logits.grad.sum(0).flatten()
+    assert present > 0  # downhill is "free"
+    assert ahead < 0  # downhill is "filled"
+
+
 def test_it_learns_where_a_block_stands_from_the_pictures() -> None:
     """A block of half a cell at one of 16 places, seen from above as a bright square."""
     generator = torch.Generator().manual_seed(0)

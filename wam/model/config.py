@@ -72,9 +72,11 @@ class OccupancyConfig:
     loss_weight: of their loss; 0: the model has no voxels. rows: of each training batch's windows with a future, how many
     it runs on. grid: training takes that of its dataset's labels. A cell of cell x cell x cell voxels is described by
     cell_width numbers, from `narrow` channels of the pictures' features; width: of the decoder over columns of cells.
+    filled_weight: of filled voxels in frames to come, so that what may be there is said to be there.
     """
 
     loss_weight: float = 0.0
+    filled_weight: float = 2.0
     rows: int = 12
     grid: VoxelConfig = field(default_factory=VoxelConfig)
     cell: int = 4
@@ -84,10 +86,10 @@ class OccupancyConfig:
 
     def validate(self) -> None:
         self.grid.validate()
-        if self.loss_weight < 0 or self.rows < 1:
+        if self.loss_weight < 0 or self.filled_weight <= 0 or self.rows < 1:
             raise expected(
-                "occupancy.loss_weight of 0 or more and rows of 1 or more",
-                got=f"{self.loss_weight} and {self.rows}",
+                "occupancy.loss_weight of 0 or more, filled_weight above 0 and rows of 1 or more",
+                got=f"{self.loss_weight}, {self.filled_weight} and {self.rows}",
                 do="mend `model.occupancy`",
             )
         if any(count % self.cell for count in self.grid.shape):

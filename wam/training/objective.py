@@ -197,7 +197,8 @@ def _voxel_loss(model: WorldActionModel, batch: Batch, context: Context, future:
     mask = None
     if batch.future_mask is not None:
         mask = torch.cat([torch.ones_like(batch.future_mask[rows, :1]), batch.future_mask[rows]], dim=1)
-    return occupancy_loss(logits, batch.occupancy[rows], mask=mask)
+    weight = model.config.occupancy.filled_weight
+    return occupancy_loss(logits, batch.occupancy[rows], mask=mask, filled_weight=weight)
 
 
 def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:

@@ -156,6 +156,26 @@ def test_weights_are_carried_over_by_name_and_the_latent_expert_becomes_the_acti
     assert "heads.action" in str(started)
 
 
+def test_frozen_parts_stay_as_they_came_and_the_rest_is_trained(toy: Path, tmp_path: Path) -> None:
+    train(toy_config(toy, tmp_path / "before", steps=2))
+    start = StartConfig(checkpoint=str(tmp_path / "before"), freeze=["stems.text", "edges.text->action"])
+    config = toy_config(toy, tmp_path / "run", stage="posttrain", start=start, steps=3)
+    train(config)
+    config.steps = 5  # a run that is taken up again leaves the same ones alone
+    train(config)
+    old, new = (from_pretrained(newest_checkpoint(tmp_path / run)).state_dict() for run in ("before", "run"))
+    kept = {name for name, value in new.items() if torch.equal(value, old[name])}
+    frozen = {n for n in new if n.startswith(("network.stems.text.", "network.edges.text->action."))}
+    assert len(frozen) > 5
+    assert frozen <= kept
+    assert "network.edges.state->action.weight" not in kept
+    assert "network.edges.text->future.weight" not in kept
+    for part, says in (("stems.tex", "there is none"), ("heads.action.projec", "there is none")):
+        start.freeze = [part]
+        with pytest.raises(WamError, match=says):
+            start_from(JointStage(toy_config(toy, tmp_path / "other")).model, start)
+
+
 def test_streams_are_renamed_whole_and_in_edges() -> None:
     streams = {"latent_action": "action"}
     assert renamed("network.edges.text->latent_action.weight", streams) == "network.edges.text->action.weight"

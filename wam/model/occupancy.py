@@ -170,9 +170,7 @@ class OccupancyHead(nn.Module):
         return F.silu(rearrange(total, "(b g) c h w -> b g c h w", b=rows, g=groups))
 
 
-def occupancy_loss(
-    logits: Tensor, truth: Tensor, *, mask: Tensor | None = None, filled_weight: float = 1.0
-) -> Tensor:
+def occupancy_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None, filled_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy over voxels that are known. logits, truth (B, T, X, Y, Z), the latter as `Batch.occupancy`, the
     present first; mask (B, T) bool: the frames that are real. filled_weight: of filled voxels in the frames to come.
 

@@ -59,10 +59,13 @@ class StartConfig:
     """Weights to start from: a run or checkpoint of a world-action model whose parts need not all be the same.
 
     rename: old stream -> new stream; LAPA's way from latent to true actions is {latent_action: action}.
+    freeze: parts that stay as they came, by the beginnings of their tensors' names in the network: stems.text,
+    transformer.experts.text, edges.text->action.
     """
 
     checkpoint: str = ""
     rename: dict[str, str] = field(default_factory=dict)
+    freeze: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,18 @@ from wam.training.state import newest_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """What was taken over: names of the new model's tensors that came, and of those that stay as they were made."""
+    """What was taken over: names of the new model's tensors that came, and of those that stay as they were made; how many
+    of the former are trained no more."""
 
     folder: Path
     taken: tuple[str, ...]
     fresh: tuple[str, ...]
+    frozen: int = 0
 
     def __str__(self) -> str:
         parts = sorted({part_of(name) for name in self.fresh})
         rest = f"; new: {', '.join(parts)}" if parts else ""
+        rest += f"; {self.frozen} stay as they are" if self.frozen else ""
         return f"starting from {self.folder}: {len(self.taken)} of {len(self.taken) + len(self.fresh)} tensors{rest}"
 
 
@@ -47,7 +50,7 @@ def start_from(model: WorldActionModel, start: StartConfig) -> Started:
     """Give `model` every tensor of the checkpoint whose (renamed) name and shape it shares. Normalisers stay those of
     the new data. A stream renamed away is taken under its new name only.
 
-    Raises WamError if the checkpoint is of no world-action model, or has nothing that fits.
+    Raises WamError if the checkpoint is of no world-action model, or has nothing that fits, or nothing to freeze.
     """
     folder = newest_checkpoint(Path(start.checkpoint))
     checkpoint = Checkpoint.load(folder)
@@ -75,4 +78,25 @@ def start_from(model: WorldActionModel, start: StartConfig) -> Started:
         )
     model.load_state_dict(found, strict=False)
     fresh = tuple(name for name in own if name not in found and not name.startswith("normalizers."))
-    return Started(folder=folder, taken=tuple(found), fresh=fresh)
+    return Started(folder=folder, taken=tuple(found), fresh=fresh, frozen=_freeze(model, start.freeze, taken=found))
+
+
+def _freeze(model: WorldActionModel, parts: Sequence[str], *, taken: Container[str]) -> int:
+    """Train these parts no more; how many tensors they have. Raises WamError for a part that there is not, or that is new."""
+    names = {part: [n for n, _ in model.named_parameters() if _within(n, part)] for part in parts}
+    for part, own in names.items():
+        if not own or (new := [n for n in own if n not in taken]):
+            raise expected(
+                f"a part of the network to freeze that came from {'the checkpoint' if own else 'it'}",
+                got=f"{part!r}, " + (f"whose {new[0]} is new" if own else "of which there is none"),
+                do="mend `start.freeze`",
+            )
+    frozen = {name for own in names.values() for name in own}
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return len(frozen)
+
+
+def _within(name: str, part: str) -> bool:
+    return f"{name.removeprefix('network.')}.".startswith(f"{part}.")

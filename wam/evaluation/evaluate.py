@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from wam.files import sha256
 from wam.model.wam import WorldActionModel
 from wam.progress import Progress
 from wam.settings import load_settings
-from wam.simulation.cameras import VIEWS
+from wam.simulation.cameras import VIEWS, Camera
 from wam.simulation.environment import Environment, make_environment
 from wam.simulation.instructions import sentences
 from wam.training.config import TrainConfig
@@ -147,7 +147,7 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
     if config.gates and isinstance(model, WorldActionModel) and "future" in model.config.streams:
         gates += _measure_gates(run, model, trained, config, n, say)
     if config.episodes and config.environments:
-        success, wrong = _measure_success(run, checkpoint, config, n, say, cameras=trained.data.cameras)
+        success, wrong = _measure_success(run, checkpoint, config, n, say, trained=trained)
         gates += wrong
     artefacts.save_gates(run, gates)
     figures = gate_figures(gates)
@@ -210,7 +210,7 @@ def _measure_success(
     n: dict[str, int],
     say: Callable[[str], None],
     *,
-    cameras: Sequence[str],
+    trained: TrainConfig,
 ) -> tuple[dict[str, ClosedLoopResult], list[GateResult]]:
     told = sentences_for(config.environments, held_out=config.held_out_sentences)
     seeds = range(config.first_start, config.first_start + config.starts)
@@ -225,7 +225,7 @@ def _measure_success(
             "held_out_sentences": config.held_out_sentences,
             **({"moved": config.moved} if config.moved else {}),
         },
-        "make_environment": _environments(cameras, moved=config.moved),
+        "make_environment": seen_as_in(trained, moved=config.moved),
     }
     factory = partial(
         load_policy, checkpoint, steps=config.policy_steps, conditional=config.conditional, threads=config.threads
@@ -257,13 +257,15 @@ def _measure_success(
     return success, wrong
 
 
-def _environments(cameras: Sequence[str], *, moved: float) -> Callable[[str], Environment]:
-    if not moved:
-        return make_environment
-    there = [VIEWS[name].moved(metres=moved / 100, degrees=moved) for name in cameras if name in VIEWS]
-    if len(there) < len(cameras):
-        raise expected(f"cameras to move among {', '.join(VIEWS)}", got=list(cameras), do="leave `moved` out")
-    return partial(make_environment, cameras=there)
+def seen_as_in(trained: TrainConfig, *, moved: float = 0.0) -> Callable[..., Environment]:
+    """`make_environment` with the cameras and the size of pictures of that training."""
+    names = trained.data.cameras
+    there: list[str] | list[Camera] = list(names)
+    if moved:
+        there = [VIEWS[name].moved(metres=moved / 100, degrees=moved) for name in names if name in VIEWS]
+        if len(there) < len(names):
+            raise expected(f"cameras to move among {', '.join(VIEWS)}", got=list(names), do="leave `moved` out")
+    return partial(make_environment, cameras=there or None, image_size=trained.model.image_size)
 
 
 def with_poses(batch: Batch, windows: WindowDataset) -> Batch:

@@ -17,13 +17,13 @@ import torch
 from wam.contracts import Batch, Observation, expected
 from wam.control.keep_out import Box, LinearMotion, keep_out
 from wam.control.wam_policy import WamPolicy, load_policy
-from wam.evaluation.evaluate import FIRST_START, held_out_datasets, sentences_for, spread_rows
+from wam.evaluation.evaluate import FIRST_START, held_out_datasets, seen_as_in, sentences_for, spread_rows
 from wam.evaluation.figures import Measured
 from wam.evaluation.rollout import sentence_for
 from wam.model.steering import Steering
 from wam.progress import Progress
 from wam.settings import load_settings
-from wam.simulation.environment import Environment, make_environment
+from wam.simulation.environment import Environment
 from wam.training.config import TrainConfig
 from wam.training.state import newest_checkpoint
 
@@ -78,14 +78,14 @@ def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], 
         torch.set_num_threads(config.threads)
     trained = load_settings(TrainConfig, run / "config.yaml")
     policy = load_policy(newest_checkpoint(run), steps=config.policy_steps)
-    motion = learned_motion(trained)
+    motion, make = learned_motion(trained), seen_as_in(trained)
     told = sentences_for(config.environments, held_out=True)
     sent_in = still_in = late = done = 0
     won: list[tuple[bool, bool]] = []
     unmeasured = 0
     with Progress("episodes", len(config.environments) * config.starts) as bar:
         for name in config.environments:
-            environment = make_environment(name, max_steps=config.max_steps)
+            environment = make(name, max_steps=config.max_steps)
             for start in range(config.first_start, config.first_start + config.starts):
                 sentence = sentence_for(told, name, start) or environment.instruction
                 policy.steer = None

@@ -82,7 +82,7 @@ class OccupancyConfig:
     cell: int = 4
     cell_width: int = 32
     narrow: int = 16
-    width: int = 192
+    width: int = 128
 
     def validate(self) -> None:
         self.grid.validate()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LATENT_ACTION, OCCUPANCY, GUIDANCE = "latent-action", "occupancy", "guidance"
+LATENT_ACTION, OCCUPANCY, GUIDANCE, DELAY = "latent-action", "occupancy", "guidance", "delay"
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,9 +17,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "run_folder",
         type=Path,
-        metavar="[latent-action | occupancy | guidance] RUN",
+        metavar="[latent-action | occupancy | guidance | delay] RUN",
         help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels; guidance: "
-        "steering around a box",
+        "steering around a box; delay: success under injected latency, by every executor",
     )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -43,7 +43,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run=imagine)
 
     parser = verbs.add_parser("bench", help="paired timings of one claim")
-    parser.add_argument("name", help="conditionals, cache, rollout, step, occupancy, loader or curate")
+    parser.add_argument("name", help="conditionals, cache, rollout, step, occupancy, loader, curate or fuzz-guard")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
@@ -63,7 +63,12 @@ def evaluate(options: argparse.Namespace) -> int:
     from wam.evaluation.terminal import format_gates
     from wam.settings import load_settings
 
-    apart = {LATENT_ACTION: evaluate_latent_action, OCCUPANCY: evaluate_occupancy, GUIDANCE: evaluate_guidance}
+    apart = {
+        LATENT_ACTION: evaluate_latent_action,
+        OCCUPANCY: evaluate_occupancy,
+        GUIDANCE: evaluate_guidance,
+        DELAY: evaluate_delay,
+    }
     named = apart.get(str(options.run_folder))
     if named is not None and options.overrides and "=" not in options.overrides[0]:
         return named(options)
@@ -103,6 +108,14 @@ def evaluate_guidance(options: argparse.Namespace) -> int:
     from wam.evaluation.guidance import evaluate as run
 
     return _measure(options, GUIDANCE, GuidanceEvaluateConfig, run, save_figures)
+
+
+def evaluate_delay(options: argparse.Namespace) -> int:
+    from wam.evaluation.delay import DelayEvaluateConfig
+    from wam.evaluation.delay import evaluate as run
+    from wam.evaluation.figures import save_figures
+
+    return _measure(options, DELAY, DelayEvaluateConfig, run, save_figures)
 
 
 def _measure(

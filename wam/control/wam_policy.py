@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
+from wam.control.continuation import Continuation
 from wam.model.cloning import CloningPolicy
+from wam.model.inpainting import Inpainting
 from wam.model.pretrained import from_pretrained
 from wam.model.steering import Steering
 from wam.model.wam import WorldActionModel
@@ -40,7 +42,8 @@ class WamPolicy:
     A model that looks back over several frames gets those that its slot was shown at earlier calls: they are as far apart
     as in training if as many actions of each chunk are executed as the model's `history_stride`.
     seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
-    steer: what a batch of observations is to be kept away from, if anything.
+    steer: what a batch of observations is to be kept away from, if anything. jacobian: of guided continuation, see
+    `wam.model.inpainting`.
     """
 
     def __init__(
@@ -54,13 +57,14 @@ class WamPolicy:
         seed: int = 0,
         device: str | torch.device = "cpu",
         steer: Callable[[Batch], Steering] | None = None,
+        jacobian: Literal["network", "identity"] = "identity",
     ) -> None:
         if conditional not in ("policy", "joint"):
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
-        self.device, self.steer = device, steer
+        self.device, self.steer, self.jacobian = device, steer, jacobian
         self._seen: dict[int, list[torch.Tensor]] = {}
 
     def reset(self, index: int | None = None) -> None:
@@ -72,9 +76,50 @@ class WamPolicy:
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
+        return self._act(observations)
+
+    def continue_from(self, observations: Sequence[Observation], left: Sequence[Continuation | None]) -> np.ndarray:
+        """(B, K, A) actions that agree with what each slot is carrying out; as `act` for a slot that carries out nothing.
+
+        Raises WamError where the model draws its chunk in one pass, or actions count from the state at their chunk's start.
+        """
+        if not isinstance(self.model, WorldActionModel):
+            raise expected(
+                "a world-action model, whose sampler can be inpainted",
+                got=type(self.model).__name__,
+                do="continue chunks by `blend`",
+            )
+        space = self.model.action_space
+        if space is not None and space.kind == "relative":
+            raise expected("absolute or delta actions to continue", got="relative ones", do="use executor `synchronous`")
+        methods = {one.method for one in left if one is not None}
+        if not methods:
+            return self._act(observations)
+        if methods not in ({"guided"}, {"prefix"}) or len(left) != len(observations):
+            raise expected(
+                f"what {len(observations)} slots carry out, continued by `guided` or by `prefix`",
+                got=f"{len(left)}, {', '.join(sorted(methods))}",
+                do="continue all of them alike",
+            )
+        chunk = np.zeros((len(left), self.chunk, self.model.config.action_dim), np.float32)
+        weights = np.zeros((len(left), self.chunk), np.float32)
+        for row, one in enumerate(left):
+            if one is not None:
+                known = min(self.chunk, len(one.actions))
+                chunk[row, :known], weights[row] = one.actions[:known], one.weights(self.chunk)
+        inpainting = Inpainting(
+            chunk=torch.from_numpy(chunk),
+            weights=torch.from_numpy(weights),
+            method=methods.pop(),  # type: ignore[arg-type]
+            jacobian=self.jacobian,
+        )
+        return self._act(observations, inpainting=inpainting)
+
+    def _act(self, observations: Sequence[Observation], **options: Any) -> np.ndarray:
         batch = self._with_past(to_batch(observations, self.cameras)).to(self.device)
-        options = self.options if self.steer is None else {**self.options, "steering": self.steer(batch)}
-        actions = getattr(self.model, self.conditional)(batch, **options).action.float().cpu().numpy()
+        if self.steer is not None:
+            options["steering"] = self.steer(batch)
+        actions = getattr(self.model, self.conditional)(batch, **self.options, **options).action.float().cpu().numpy()
         space = self.model.action_space
         return actions if space is None else np.clip(actions, space.low, space.high)
 

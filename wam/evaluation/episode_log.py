@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Episode:
         return self.environment, self.seed, self.variant
 
 
+E = TypeVar("E", bound=Episode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
     """What an episode looked like: frames (T, V, H, W, 3) uint8, `stride` environment steps apart."""
@@ -46,13 +49,16 @@ class Rollout:
     stride: int
 
 
-class EpisodeLog:
-    """The episodes finished so far, kept in a file if `path` is given and in memory otherwise."""
+class EpisodeLog(Generic[E]):
+    """The episodes finished so far, kept in a file if `path` is given and in memory otherwise. kind: of the episodes."""
 
-    def __init__(self, path: str | Path | None, *, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path | None, *, identity: Mapping[str, Any], kind: type[E] = cast("type[E]", Episode)
+    ) -> None:
+        self._kind = kind
         self.path = Path(path) if path is not None else None
         self.identity = json.loads(json.dumps(dict(identity)))
-        self.episodes: dict[tuple[str, int, str], Episode] = {}
+        self.episodes: dict[tuple[str, int, str], E] = {}
         self.rollouts: list[Rollout] = []
         if self.path is not None:
             self._open(self.path)
@@ -77,7 +83,7 @@ class EpisodeLog:
                 if number == 1:
                     self._check_identity(path, record["identity"])
                 else:
-                    self._keep(Episode(**record))
+                    self._keep(self._kind(**record))
             except (ValueError, TypeError, KeyError) as error:
                 raise expected(
                     f"an episode on line {number} of {path}", got=error, do="remove the line or the file and go on"
@@ -92,14 +98,14 @@ class EpisodeLog:
                 do="name another file, or remove this one to start again",
             )
 
-    def _keep(self, episode: Episode) -> None:
+    def _keep(self, episode: E) -> None:
         self.episodes[episode.key] = episode
         frames = self._frames_path(episode)
         if frames is not None and frames.exists():
             with np.load(frames, allow_pickle=False) as stored:
                 self.rollouts.append(Rollout(episode=episode, frames=stored["frames"], stride=int(stored["stride"])))
 
-    def add(self, episode: Episode, rollout: Rollout | None = None) -> None:
+    def add(self, episode: E, rollout: Rollout | None = None) -> None:
         """Keep one finished episode; on disk before this returns."""
         frames = self._frames_path(episode)
         if rollout is not None and frames is not None:

@@ -1,4 +1,4 @@
-"""Figures of a tokenizer, of voxels or of steering: what each means and has to reach, and how they are printed."""
+"""Figures of a tokenizer, of voxels, of steering or of delays: what each means and has to reach, and how they are printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_LEAST = {
     "future_gain": 1.5,
     "kept_out": 0.95,
 }
-AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0, "success_lost_points": 15.0}
+AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0, "success_lost_points": 15.0, "rtc_loss_share": 1 / 3}
 
 MEANINGS = {
     "probe_r2": "linear probe, latent to true hand displacement, held-out play; mean of the axes",
@@ -71,7 +71,22 @@ MEANINGS = {
     "success_lost_points": "success of the plain policy, which ignores the box, less that of the steered one",
     "success_plain": "episodes with a box in the way, plain policy",
     "success_steered": "the same starts, steered",
+    "naive_lost_points": "success without delay, less that of naive execution at the longest",
+    "rtc_lost_points": "the same of real-time chunking",
+    "rtc_loss_share": "rtc_lost_points over naive_lost_points",
 }
+
+MEANINGS_BY_START = {
+    "success_": "episodes that succeed, by executor and injected delay",
+    "held_": "ticks in which there was nothing to carry out",
+    "jerk_": "units per tick cubed, mean of all ticks",
+    "seam_jerk_": "the same where another plan takes over, or none",
+}
+
+
+def meaning(name: str) -> str:
+    """What a figure says; of those that are measured in many variants, by how its name starts."""
+    return MEANINGS.get(name) or next((said for start, said in MEANINGS_BY_START.items() if name.startswith(start)), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +144,7 @@ def format_figures(figures: Sequence[Figure], *, title: str, unmeasured: Sequenc
         target = "" if figure.target is None else f"{figure.target[0]} {figure.target[1]:g}"
         value = "not measurable" if not math.isfinite(figure.value) else f"{figure.value:.3f}"
         lines.append(
-            f"  {verdict:4}  {figure.name:<28} {value:>14}  {target:<14} n={figure.n:<6} {MEANINGS.get(figure.name, '')}"
+            f"  {verdict:4}  {figure.name:<28} {value:>14}  {target:<14} n={figure.n:<6} {meaning(figure.name)}"
         )
     lines += [f"  not measured: {reason}" for reason in unmeasured]
     judged = [figure.passed for figure in figures if figure.passed is not None]

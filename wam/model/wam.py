@@ -29,6 +29,7 @@ from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_
 from wam.geometry.cameras import Cameras
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
+from wam.model.inpainting import Inpainting, inpaint
 from wam.model.network import JointNetwork
 from wam.model.normalize import Normalizer
 from wam.model.occupancy import Drawn
@@ -148,6 +149,7 @@ class WorldActionModel(nn.Module):
         cached: bool = True,
         same_noise: bool = False,
         steering: Steering | None = None,
+        inpainting: Inpainting | None = None,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
@@ -155,14 +157,16 @@ class WorldActionModel(nn.Module):
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
-        cost that the wanted action is kept clear of.
+        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
         """
         voxels, want = "occupancy" in want, tuple(s for s in want if s != "occupancy")
-        if steering is not None and "action" not in want:
-            raise expected("a wanted action to steer", got=want, do="want it, or leave steering out")
+        if (steering is not None or inpainting is not None) and "action" not in want:
+            raise expected("a wanted action to steer or inpaint", got=want, do="want it, or leave both out")
+        if inpainting is not None and schedulers is not None:
+            raise expected("one of the samplers by name to inpaint with", got="schedulers", do="leave `schedulers` out")
         if steering is not None and steering.imagine and "future" not in self.config.streams:
             raise expected("a model with a future to imagine", got="one without", do="set imagine=False")
         if unknown := (set(want) - set(self.config.noisy)) | (set(given) - {*self.config.streams, *CONTEXT}):
@@ -186,12 +190,24 @@ class WorldActionModel(nn.Module):
 
         drawn: dict[str, Drawn] = {}
 
+        def guided(known: Context, signals: Signals, now: Mapping[str, Tensor]) -> Signals:
+            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want, drawn=drawn)
+            if bare is None:
+                return slopes
+            return guide(slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance)
+
         def velocity(signals: Signals, now: Mapping[str, Tensor]) -> Signals:
             known = context if cached else self.context(batch, given=given)
-            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want, drawn=drawn)
-            if bare is not None:
-                slopes = guide(
-                    slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance
+            if inpainting is None:
+                slopes = guided(known, signals, now)
+            else:
+                slopes = inpaint(
+                    lambda action: guided(known, {**signals, "action": action}, now),
+                    signals["action"],
+                    now["action"],
+                    known=self.normalizer("action").normalize(inpainting.chunk.to(device)),
+                    inpainting=inpainting,
+                    largest_step=float((laid["action"][:-1] - laid["action"][1:]).max()),
                 )
             if steering is not None:
                 clock = now["action"].clamp_min(SMALLEST_CLOCK)
@@ -203,6 +219,7 @@ class WorldActionModel(nn.Module):
             return slopes
 
         start = {s: noise[s] for s in want}
+        laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
         if not want:
             final, ends = {}, {}
             if "future" in fixed:
@@ -211,7 +228,6 @@ class WorldActionModel(nn.Module):
             final = integrate_with_schedulers(velocity, start, schedulers)
             ends = dict.fromkeys(want, 0.0)
         else:
-            laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
             final = integrate(velocity, start, laid, sampler=sampler)
             ends = {s: float(laid[s][-1]) for s in want}
         found = self._finish(final, ends, context.present)

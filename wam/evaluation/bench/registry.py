@@ -11,6 +11,7 @@ import torch
 
 from wam.contracts import expected
 from wam.evaluation.bench.curate import bench_curate
+from wam.evaluation.bench.fuzz_guard import bench_fuzz_guard
 from wam.evaluation.bench.loader import bench_loader
 from wam.evaluation.bench.occupancy import bench_occupancy
 from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
@@ -26,6 +27,7 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "occupancy": bench_occupancy,
     "loader": bench_loader,
     "curate": bench_curate,
+    "fuzz-guard": bench_fuzz_guard,
 }
 
 

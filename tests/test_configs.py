@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from wam.cli.demo import DemoConfig
+from wam.control.limits import GuardLimits
 from wam.data.curation.config import CurateConfig
 from wam.diffusion.clocks import draw_clock
+from wam.evaluation.delay import DelayEvaluateConfig
 from wam.evaluation.evaluate import EvaluateConfig
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.model.config import ModelConfig
@@ -61,10 +63,17 @@ class TestTheDemoInParts:
         assert to_plain(alone) == to_plain(demo.train)
 
 
-KINDS = {"data": CollectConfig, "eval": EvaluateConfig, "train": TrainConfig, "zoo": TrainConfig}
+KINDS = {
+    "control": GuardLimits,
+    "data": CollectConfig,
+    "eval": EvaluateConfig,
+    "train": TrainConfig,
+    "zoo": TrainConfig,
+}
 OWN = {
     "data/curate": CurateConfig,
     "data/latent-action-human": CurateConfig,
+    "eval/delay": DelayEvaluateConfig,
     "eval/latent-action": LatentActionEvaluateConfig,
     "eval/latent-action-human": LatentActionEvaluateConfig,
 }

@@ -155,6 +155,10 @@ class TestLightImports:
         pytest.importorskip("metaworld")
         assert loaded_after("import wam.simulation.meta_world, wam.simulation.workers", "torch") == []
 
+    def test_the_robots_side_of_control_needs_no_torch(self) -> None:
+        rooms = ", ".join(f"wam.control.{name}" for name in ("guard", "collision", "executors", "realtime"))
+        assert loaded_after(f"import {rooms}", "torch", "diffusers", "transformers") == []
+
     def test_the_report_needs_no_torch(self) -> None:
         assert loaded_after("import wam.visualization.report", "torch", "mujoco") == []
 

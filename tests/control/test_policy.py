@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from tests.model.conftest import make_model
-from wam.contracts import Batch, Observation
+from wam.contracts import ActionSpace, Batch, Observation, WamError
+from wam.control.continuation import Continuation, ContinuingPolicy
 from wam.control.policy import Policy
 from wam.control.wam_policy import WamPolicy
+from wam.model.cloning import CloningConfig, CloningPolicy
 
 
 class Still:
@@ -85,3 +87,35 @@ def test_a_policy_of_one_frame_remembers_nothing(monkeypatch: pytest.MonkeyPatch
     policy.act([seen(1)])
     policy.act([seen(2)])
     assert calls == [[[1]], [[2]]]
+
+
+SETTLED = np.linspace(-0.5, 0.5, 20, dtype=np.float32).reshape(5, 4)
+
+
+@torch.no_grad()
+def test_a_world_action_model_continues_each_slot_by_itself():
+    policy = WamPolicy(make_model(), cameras=("side", "top"), steps=2)
+    assert isinstance(policy, ContinuingPolicy)
+    observations = [seen(10), seen(200)]
+    plain = policy.act(observations)
+    left = Continuation(actions=SETTLED, delay=3, method="prefix")
+    found = policy.continue_from(observations, [None, left])
+    np.testing.assert_allclose(found[0], plain[0], atol=1e-5)
+    np.testing.assert_allclose(found[1, :3], SETTLED[:3], atol=1e-5)
+    assert np.abs(found[1] - plain[1]).max() > 0.01
+    np.testing.assert_allclose(policy.continue_from(observations, [None, None]), plain)
+
+
+def test_what_cannot_be_continued_says_so():
+    policy = WamPolicy(make_model(), cameras=("side", "top"), steps=1)
+    left = Continuation(actions=SETTLED, delay=3, method="prefix")
+    with pytest.raises(WamError, match="alike"):
+        policy.continue_from([seen(1), seen(1)], [left, Continuation(actions=SETTLED, delay=3)])
+    policy.model.action_space = ActionSpace(
+        names=tuple("xyzg"), units=("m",) * 4, low=(-1.0,) * 4, high=(1.0,) * 4, kind="relative", rate_hz=10
+    )
+    with pytest.raises(WamError, match="relative"):
+        policy.continue_from([seen(1)], [left])
+    cloning = WamPolicy(CloningPolicy(CloningConfig(channels=8, width=16)), cameras=("side", "top"))
+    with pytest.raises(WamError, match="by `blend`"):
+        cloning.continue_from([seen(1)], [left])

@@ -54,6 +54,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "seconds": 0.1,
     },
     "curate": {"videos": None, "seconds": 2.0, "repeats": 1, "few": 4, "many": 12},
+    "fuzz-guard": {"chunks": 60},
 }
 
 PROMISED = {
@@ -70,6 +71,11 @@ PROMISED = {
         "realtime_per_core": Target(value=20.0),
         "decode_efficiency": Target(value=0.8),
         "cost_growth": Target(value=1.1, at_least=False),
+    },
+    "fuzz-guard": {
+        "escaped": Target(value=0, at_least=False),
+        "crashed": Target(value=0, at_least=False),
+        "plain_moved": Target(value=0.9),
     },
 }
 

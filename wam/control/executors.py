@@ -68,9 +68,7 @@ class Synchronous:
         if self._plan is None:
             return Step()
         self._next += 1
-        return Step(
-            action=self._plan.actions[self._next - 1], sequence=self._plan.sequence, seen_at=self._plan.seen_at
-        )
+        return Step(action=self._plan.actions[self._next - 1], sequence=self._plan.sequence, seen_at=self._plan.seen_at)
 
 
 class Asynchronous:

@@ -23,7 +23,7 @@ import numpy as np
 
 from wam.contracts import ActionSpace, expected
 from wam.control.limits import GuardLimits, Rules
-from wam.control.stages import OF_THE_ACTION, OF_THE_MOMENT, Situation, Stage, Veto, as_numbers, hand_move
+from wam.control.stages import OF_THE_ACTION, OF_THE_MOMENT, Situation, Stage, Veto, as_numbers, hand_move, underrun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,11 @@ class ChunkVerdict:
 class SafetyGuard:
     """Judges one command at a time, at the robot's interface; `vet` looks at a whole chunk beforehand.
 
-    rate_hz: of commands, if not the action space's. start (A,): where the robot stands, needed where actions are absolute. veto:
-    may forbid a move, such as `wam.control.collision.OccupancyVeto`. button: asked at every command, True stops the
+    rate_hz: of commands, if not the action space's. start (A,): where the robot stands, needed where actions are absolute.
+    veto: may forbid a move, such as `wam.control.collision.OccupancyVeto`. button: asked at every command; True stops the
     robot until `release`. on_stop: called once with the reason when the robot is stopped. clock: monotonic seconds.
-    `stop` may be called from any thread, the rest from one at a time.
+    `stop` may be called from any thread, the rest from one at a time. Stages are asked in the order of `stages`, then
+    `moment_stages`.
     """
 
     stages: tuple[Stage, ...] = OF_THE_ACTION
@@ -121,10 +122,8 @@ class SafetyGuard:
             replayed=self._replayed(sequence, seen_at),
             silence=silence,
         )
-        found, reasons = (action, []) if action is None else _ask(self.stages, action, at)
-        if action is None or found is not None:
-            found, more = _ask(self.moment_stages, found, at)
-            reasons += more
+        stages = (underrun,) if action is None else (*self.stages, *self.moment_stages)
+        found, reasons = _ask(stages, action, at)
         self._at, self.commands = now, self.commands + 1
         self._count(reasons)
         self._silence_counted = False
@@ -232,7 +231,7 @@ def _ask(stages: tuple[Stage, ...], command: Any, at: Situation) -> tuple[np.nda
 
     Turning a list into numbers is no intervention, and neither is a copy of equal ones.
     """
-    reasons = []
+    reasons: list[str] = []
     for stage in stages:
         passed = stage(command, at)
         if passed is None:

@@ -1,8 +1,8 @@
 """The control loop in real time: an executor, the guard, a robot, and a watchdog that holds the robot when the loop hangs.
 
-    with ThreadPlanner(policy, period=1 / space.rate_hz, clock=time.monotonic) as planner:
-        executor = make_executor("rtc-guided", planner, execute=4)
-        report = drive(executor, GuardedRobot(robot, guard), rate_hz=space.rate_hz, ticks=400)
+with ThreadPlanner(policy, period=1 / space.rate_hz, clock=time.monotonic) as planner:
+    executor = make_executor("rtc-guided", planner, execute=4)
+    report = drive(executor, GuardedRobot(robot, guard), rate_hz=space.rate_hz, ticks=400)
 """
 
 from __future__ import annotations

@@ -91,7 +91,9 @@ class WamPolicy:
             )
         space = self.model.action_space
         if space is not None and space.kind == "relative":
-            raise expected("absolute or delta actions to continue", got="relative ones", do="use executor `synchronous`")
+            raise expected(
+                "absolute or delta actions to continue", got="relative ones", do="use executor `synchronous`"
+            )
         methods = {one.method for one in left if one is not None}
         if not methods:
             return self._act(observations)

@@ -107,7 +107,7 @@ def evaluate_policy(
         make_environment = by_name
     if not environment_names or not seeds:
         raise expected("at least one environment and one start", got="none", do="name environments and seeds")
-    log = EpisodeLog(
+    log: EpisodeLog[Episode] = EpisodeLog(
         resume,
         identity={"execute": settings.execute, "max_steps": settings.max_steps, **(identity or {})},
     )

@@ -100,7 +100,7 @@ def evaluate(run: Path, config: DelayEvaluateConfig, *, say: Callable[[str], Non
         **{name: getattr(config, name) for name in ("execute", "max_steps", "policy_steps", "jacobian")},
     }
     log = EpisodeLog(folder / "episodes.jsonl", identity=identity, kind=DelayEpisode)
-    return measure(policy, config, log=log)
+    return measure(policy, config, log=log, make=make_environment)
 
 
 def measure(
@@ -108,7 +108,7 @@ def measure(
     config: DelayEvaluateConfig,
     *,
     log: EpisodeLog[DelayEpisode],
-    make: Callable[..., Environment] = make_environment,
+    make: Callable[..., Environment],
     told: Mapping[str, Any] | None = None,
 ) -> Measured:
     """The same for any policy. told: sentences by environment; the held-out ones where it is None."""
@@ -165,7 +165,9 @@ def drive(
         seen = fresh.pop() if fresh else environment.observe()
         return replace(seen, instruction=sentence)
 
-    commands, plans, held, reward, success, over = [], [], 0, 0.0, False, False
+    commands: list[np.ndarray] = []
+    plans: list[int] = []
+    held, reward, success, over = 0, 0.0, False, False
     while not (success or over or len(commands) >= max_steps):
         step = executor.tick(observe)
         verdict = guard.check(step.action, seen_at=step.seen_at, sequence=step.sequence)
@@ -200,7 +202,11 @@ def jerks(commands: np.ndarray, plans: np.ndarray, space: ActionSpace) -> tuple[
     out. At a seam, between tick t - 1 and t, it is the larger of the two differences that span it.
     """
     moving = [i for i, name in enumerate(space.names) if name != space.gripper]
-    speed = commands[:, moving] if space.kind == "delta" else np.diff(commands[:, moving], axis=0, prepend=commands[:1, moving])
+    speed = (
+        commands[:, moving]
+        if space.kind == "delta"
+        else np.diff(commands[:, moving], axis=0, prepend=commands[:1, moving])
+    )
     jerk = np.zeros(len(speed))
     jerk[1:-1] = np.linalg.norm(np.diff(speed, n=2, axis=0), axis=1)
     seams = np.flatnonzero(np.diff(plans)) + 1

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -52,10 +52,8 @@ class Rollout:
 class EpisodeLog(Generic[E]):
     """The episodes finished so far, kept in a file if `path` is given and in memory otherwise. kind: of the episodes."""
 
-    def __init__(
-        self, path: str | Path | None, *, identity: Mapping[str, Any], kind: type[E] = cast("type[E]", Episode)
-    ) -> None:
-        self._kind = kind
+    def __init__(self, path: str | Path | None, *, identity: Mapping[str, Any], kind: type[E] | None = None) -> None:
+        self._kind: type[Any] = kind or Episode
         self.path = Path(path) if path is not None else None
         self.identity = json.loads(json.dumps(dict(identity)))
         self.episodes: dict[tuple[str, int, str], E] = {}

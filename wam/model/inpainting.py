@@ -2,14 +2,15 @@
 
     model.policy(batch, inpainting=Inpainting(chunk=under_way, weights=mask))
 
-`guided` pulls the clean chunk that the network has in mind towards the known one, by a weighted error and a weight that depends on
-the clock: pseudoinverse guidance (Song et al. 2023) as in real-time chunking (Black, Galliker and Levine 2025). Which
-Jacobian carries the error from the clean chunk back to the noisy one is a choice:
+`guided` pulls the clean chunk that the network has in mind towards the known one, by the weighted error and a weight that
+depends on the clock: pseudoinverse guidance (Song et al. 2023) as in real-time chunking (Black, Galliker and Levine 2025).
+Which Jacobian carries the error from the clean chunk back to the noisy one is a choice:
 
     network    d clean / d noisy, by a backward pass through the network, as in the paper. All of the chunk moves. A head
-               that predicts the clean chunk hardly looks at pure noise, so in one or two steps this pulls little.
-    identity   1, no backward pass, as the guided mode of some policy libraries comes to. Only what is bound moves at once;
-               the rest follows at the next step, whose network sees it.
+               that predicts the clean chunk and hardly looks at its noisy one is hardly pulled: of the demo's model
+               (2026-11-21, 12 plans, 4 steps) the settled actions stayed .073 from where they should be, .078 unguided.
+    identity   1, no backward pass, as the guided mode of some policy libraries comes to. Only what is bound moves at once
+               (.000 there); the rest follows at the next step, as far as the network looks at its noisy chunk.
 
 `prefix` gives what has weight 1 as fixed: at every step it stands at its own noisy version, as in RePaint (Lugmayr et al. 2022)
 and Diffuser (Janner et al. 2022), so it comes out exactly, and later steps see it. It needs no training.

@@ -156,8 +156,8 @@ def bench_fuzz_guard(
 def _one(robot: _Robot, fault: str, rng: np.random.Generator) -> list[tuple[list[str], bool]]:
     """One chunk: what the judge says of each command, and whether it moved."""
     guard, clock, period = robot.guard, robot.clock, 1 / robot.space.rate_hz
-    if fault == "plain" or rng.random() < 0.05:
-        _start_anew(robot, rng)
+    if fault in ("plain", "pillar") or rng.random() < 0.05:
+        _start_anew(robot, rng, near_pillar=fault == "pillar")
     if guard.stopped:  # a person had a look
         guard.release()
         robot.pressed = False
@@ -169,7 +169,7 @@ def _one(robot: _Robot, fault: str, rng: np.random.Generator) -> list[tuple[list
     for tick, row in enumerate(_rows(chunk)):
         wait = {"early": rng.uniform(0, 0.9), "silent": rng.choice([1.0, 5.0, 9.0])}.get(fault, rng.uniform(0.9, 1.3))
         clock.now += wait * period
-        if fault == "silent" and (hold := guard.poll()) is not None:
+        if fault == "silent" and rng.random() < 0.5 and (hold := guard.poll()) is not None:
             found.append(_sent(robot, hold, must_hold="moved by the watchdog"))
         if tick == stopping:
             guard.stop("pressed")
@@ -208,9 +208,10 @@ def _sent(robot: _Robot, command: np.ndarray, *, must_hold: str) -> tuple[list[s
     return found, bool((robot.hand != hand).any())
 
 
-def _start_anew(robot: _Robot, rng: np.random.Generator) -> None:
+def _start_anew(robot: _Robot, rng: np.random.Generator, *, near_pillar: bool) -> None:
     robot.guard.release()
-    robot.pressed, robot.hand = False, rng.uniform((-0.3, -0.3, 0.2), (0.05, 0.3, 0.5))
+    corners = ((0.02, -0.1, 0.1), (0.12, 0.1, 0.4)) if near_pillar else ((-0.3, -0.3, 0.2), (0.05, 0.3, 0.5))
+    robot.pressed, robot.hand = False, rng.uniform(*corners)
     robot.guard.reset(robot.standing())
     robot.judge.reset(robot.standing())
     robot.clock.now += 1.0
@@ -226,7 +227,9 @@ def _rows(chunk: Any) -> list[Any]:
 
 def broken_chunk(robot: _Robot, fault: str, rng: np.random.Generator) -> Any:
     """A smooth chunk (K, A) towards the middle of the room, and one thing wrong with it."""
-    goal = {"outside": rng.choice([-3.0, 3.0], 3), "pillar": np.array([0.25, 0.0, 0.2])}.get(fault, np.array([-0.15, 0, 0.35]))
+    goal = {"outside": rng.choice([-3.0, 3.0], 3), "pillar": np.array([0.25, 0.0, 0.2])}.get(
+        fault, np.array([-0.15, 0, 0.35])
+    )
     way = np.clip(goal - robot.hand, -0.03, 0.03) * np.linspace(0.3, 1, K)[:, None]
     moves = way / 0.05 if robot.delta else robot.hand + np.cumsum(way, axis=0)
     chunk = np.column_stack([moves, np.full(K, robot.guard.last[3])])
@@ -242,7 +245,15 @@ def broken_chunk(robot: _Robot, fault: str, rng: np.random.Generator) -> Any:
     elif fault == "slightly beyond":
         chunk[:, column] = rng.choice([-1.0, 1.0]) * np.array(robot.space.high)[column] * rng.uniform(1, 1.05)
     elif fault == "shape":
-        shapes: list[Any] = [chunk[:, :3], chunk.T, chunk[0], chunk[None], chunk[:0], chunk[0, 0], np.hstack([chunk, chunk])]
+        shapes: list[Any] = [
+            chunk[:, :3],
+            chunk.T,
+            chunk[0],
+            chunk[None],
+            chunk[:0],
+            chunk[0, 0],
+            np.hstack([chunk, chunk]),
+        ]
         return shapes[rng.integers(len(shapes))]
     elif fault == "dtype":
         kinds: list[Any] = [

@@ -68,9 +68,7 @@ class Judge:
         self.before, self.time = command, moment.time
         return found
 
-    def _moving(
-        self, command: np.ndarray, moved: np.ndarray, dt: float, elapsed: float, moment: Moment
-    ) -> list[str]:
+    def _moving(self, command: np.ndarray, moved: np.ndarray, dt: float, elapsed: float, moment: Moment) -> list[str]:
         found = [moment.must_hold] if moment.must_hold else []
         if self.limits.watchdog and elapsed > self.limits.watchdog:
             found.append("moved after a silence")
@@ -80,7 +78,10 @@ class Judge:
             if abs(way) > fastest * dt * (1 + EPSILON) + EPSILON * self.period:
                 found.append("too fast")
             same_way = was if was * way > 0 else 0.0
-            if np.isfinite(gain) and abs(way) > (abs(same_way) + gain * dt) * dt * (1 + EPSILON) + EPSILON * self.period:
+            if (
+                np.isfinite(gain)
+                and abs(way) > (abs(same_way) + gain * dt) * dt * (1 + EPSILON) + EPSILON * self.period
+            ):
                 found.append("speeds up too much")
         end = self.room.metres * command[self.axes]
         end = moment.hand + end if self.displaced[self.axes].all() else end
@@ -99,7 +100,6 @@ class Judge:
         deep = self.radius - self.side / 8
         ways = start + np.linspace(0, 1, 33)[:, None] * (end - start)
         middles = self.boxes + self.side / 2
-        gaps = np.maximum(np.abs(ways[:, None] - middles) - self.side / 2, 0)
-        near = np.sqrt((gaps**2).sum(-1)) < deep
-        touched_before = np.sqrt((gaps[0] ** 2).sum(-1)) <= self.radius
-        return bool((near.any(0) & ~touched_before).any())
+        gaps = np.maximum(np.abs(ways[:, None] - middles) - self.side / 2, 0).clip(max=10 * deep)
+        distances = np.sqrt((gaps**2).sum(-1))
+        return bool(((distances < deep).any(0) & (distances[0] > self.radius)).any())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.control.control_fakes import Clock, Counting, seen, space
+from tests.control.control_fakes import Clock, Continuing, Counting, seen, space
 from wam.contracts import Observation, WamError
 from wam.control.executors import make_executor
 from wam.control.guard import SafetyGuard
@@ -226,6 +227,16 @@ def test_the_watchdog_holds_a_robot_whose_loop_hangs() -> None:
     assert guarded.guard.counts == {"watchdog": 1}
     with pytest.raises(WamError, match="a guard with a watchdog"):
         Watchdog(GuardedRobot(robot, SafetyGuard(space())))
+
+
+def test_the_documented_example_runs() -> None:
+    import time
+
+    page = Path("docs/control.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0].replace("ticks=400", "ticks=8")
+    robot = Noting(time.monotonic)
+    exec(compile(example, "control.md", "exec"), {"robot": robot, "space": space(rate_hz=40), "policy": Continuing()})
+    assert len(robot.sent) >= 8
 
 
 def test_the_loop_runs_in_real_time_with_a_thread() -> None:

@@ -12,7 +12,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"wam needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,serve,dev]'
 	touch $@
 
 demo: setup

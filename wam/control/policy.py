@@ -23,10 +23,21 @@ class Policy(Protocol):
         """Forget what slot `index` has seen, because a new episode begins there; None forgets all slots."""
         ...
 
-    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+    def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
         """Plan from now on: observations[i] belongs to slot i; returns (B, K, A) float in raw action units.
 
         Slots are numbered from 0. The sequence may end before the last slot when the last slots have nothing left
         to do; a finished slot in the middle repeats its last observation and its actions are not executed.
+        slots: observations[i] belongs to slots[i] instead, no slot twice; slots that are not named are left as they are.
         """
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A policy that can also show what it expects its actions to bring about."""
+
+    def foresee(self, observation: Observation, actions: np.ndarray, *, slot: int = 0) -> np.ndarray | None:
+        """(V, T, H, W, 3) uint8: frames to come if `actions` (K, A) are carried out from `observation` on, which `slot` was
+        just asked about; None where the model has no future. Changes nothing that the slot remembers."""
         ...

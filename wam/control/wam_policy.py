@@ -74,9 +74,9 @@ class WamPolicy:
         else:
             self._seen.pop(index, None)
 
-    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+    def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
-        return self._act(observations)
+        return self._act(observations, slots)
 
     def continue_from(self, observations: Sequence[Observation], left: Sequence[Continuation | None]) -> np.ndarray:
         """(B, K, A) actions that agree with what each slot is carrying out; as `act` for a slot that carries out nothing.
@@ -117,25 +117,43 @@ class WamPolicy:
         )
         return self._act(observations, inpainting=inpainting)
 
-    def _act(self, observations: Sequence[Observation], **options: Any) -> np.ndarray:
-        batch = self._with_past(to_batch(observations, self.cameras)).to(self.device)
+    def _act(
+        self, observations: Sequence[Observation], slots: Sequence[int] | None = None, **options: Any
+    ) -> np.ndarray:
+        batch = to_batch(observations, self.cameras)
+        batch = self._with_past(batch, range(batch.size) if slots is None else slots).to(self.device)
         if self.steer is not None:
             options["steering"] = self.steer(batch)
         actions = getattr(self.model, self.conditional)(batch, **self.options, **options).action.float().cpu().numpy()
         space = self.model.action_space
         return actions if space is None else np.clip(actions, space.low, space.high)
 
-    def _with_past(self, batch: Batch) -> Batch:
+    @torch.no_grad()
+    def foresee(self, observation: Observation, actions: np.ndarray, *, slot: int = 0) -> np.ndarray | None:
+        """(V, T, H, W, 3) uint8 by forward dynamics, in as many steps as the policy takes; None from a model without one."""
+        if not isinstance(self.model, WorldActionModel) or "future" not in self.model.config.streams:
+            return None
+        batch = to_batch([observation], self.cameras)
+        if slot in self._seen:  # its last frame is the observation's
+            batch = batch.replace(images=self._past(self._seen[slot]))
+        batch = batch.replace(action=torch.from_numpy(np.asarray(actions, np.float32))[None]).to(self.device)
+        future = self.model.forward_dynamics(batch, steps=self.options["steps"], seed=self.options["seed"]).future
+        assert future is not None  # it was wanted
+        return (future[0] * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _with_past(self, batch: Batch, slots: Sequence[int]) -> Batch:
         """The batch of one instant with the frames before it; a slot's first frame stands for those it never saw."""
         length = self.model.config.history
         if length == 1:
             return batch
         pasts = []
-        for index, frame in enumerate(batch.images.split(1)):
-            seen = [*self._seen.get(index, []), frame][-length:]
-            self._seen[index] = seen
-            pasts.append(torch.cat([seen[0]] * (length - len(seen)) + seen, dim=2))
+        for slot, frame in zip(slots, batch.images.split(1), strict=True):
+            self._seen[slot] = [*self._seen.get(slot, []), frame][-length:]
+            pasts.append(self._past(self._seen[slot]))
         return batch.replace(images=torch.cat(pasts))
+
+    def _past(self, seen: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([seen[0]] * (self.model.config.history - len(seen)) + seen, dim=2)
 
 
 def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:

@@ -1,0 +1,74 @@
+"""A policy with what its clients must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wam.contracts import ActionSpace, Observation, expected
+from wam.control.policy import Policy
+from wam.control.server.config import PolicyOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """cameras: those the policy looks at, in its order. image_size: side of the square pictures it takes. state_dim: S.
+    action_dim: A. sha256: of the weights; random: whether they are untrained."""
+
+    policy: Policy
+    cameras: tuple[str, ...]
+    image_size: int
+    state_dim: int
+    action_dim: int
+    action_space: ActionSpace | None = None
+    name: str = ""
+    sha256: str = ""
+    random: bool = False
+
+    def example(self) -> Observation:
+        """A grey observation, of the shapes the policy takes."""
+        grey = np.full((self.image_size, self.image_size, 3), 127, np.uint8)
+        state = np.zeros(self.state_dim, np.float32) if self.state_dim else None
+        return Observation(images=dict.fromkeys(self.cameras, grey), state=state)
+
+
+def load_served(checkpoint: Path, options: PolicyOptions, *, image_size: int = 0) -> Served:
+    """The policy of a checkpoint folder. image_size: in place of what the checkpoint says, for models that take any."""
+    from wam.control.wam_policy import load_policy
+
+    policy = load_policy(
+        checkpoint,
+        threads=options.threads,
+        conditional=options.conditional,
+        steps=options.steps,
+        guidance=options.guidance,
+        seed=options.seed,
+        device=options.device,
+    )
+    model, provenance = policy.model, policy.model.provenance
+    if not policy.cameras:
+        raise expected(f"{checkpoint} to name its cameras", got="none", do="train it from a config with data.cameras")
+    return Served(
+        policy=policy,
+        cameras=policy.cameras,
+        image_size=image_size or _image_size(model.config, provenance),
+        state_dim=model.config.state_dim,
+        action_dim=model.config.action_dim,
+        action_space=model.action_space,
+        name=str(checkpoint),
+        sha256=str(provenance.get("sha256", {}).get("model.safetensors", "")),
+        random=bool(provenance.get("random", True)),
+    )
+
+
+def _image_size(config: Any, provenance: Mapping[str, Any]) -> int:
+    """Of the model, or of the run that trained it."""
+    trained = provenance.get("config", {}).get("model", {}).get("image_size", 0)
+    size = int(getattr(config, "image_size", 0) or trained)
+    if not size:
+        raise expected("a checkpoint that says its pictures' size", got="none", do="set image_size=, as in training")
+    return size

@@ -1,0 +1,93 @@
+"""Policies without a network, and a server of them, for tests of what stands between a client and a policy."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from wam.contracts import ActionSpace, Observation
+from wam.control.server.config import ServeConfig
+from wam.control.server.running import serving
+from wam.control.server.served import Served
+from wam.control.server.server import PolicyServer
+
+SIZE, STATE, CHUNK, ACTIONS = 8, 3, 5, 2
+SPACE = ActionSpace(names=("x", "y"), units=("m", "m"), low=(-1.0, -1.0), high=(1.0, 1.0), kind="absolute", rate_hz=20)
+
+
+class Recalling:
+    """Every action is (the state's first number, how many observations the slot has been shown)."""
+
+    chunk = CHUNK
+
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.shown: dict[int, int] = {}
+        self.calls: list[list[float]] = []
+        self.threads: set[str] = set()
+        self.told: list[str] = []
+
+    def reset(self, index: int | None = None) -> None:
+        self.threads.add(threading.current_thread().name)
+        if index is None:
+            self.shown.clear()
+        else:
+            self.shown.pop(index, None)
+
+    def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self.seconds)
+        self.calls.append([float(seen.state[0]) for seen in observations])  # type: ignore[index]
+        found = np.zeros((len(observations), CHUNK, ACTIONS))
+        for row, (slot, seen) in enumerate(zip(slots or range(len(observations)), observations, strict=True)):
+            self.shown[slot] = self.shown.get(slot, 0) + 1
+            self.told.append(seen.instruction)
+            found[row] = (seen.state[0], self.shown[slot])  # type: ignore[index]
+        return found
+
+
+def served(policy: Any = None, **changes: Any) -> Served:
+    told: dict[str, Any] = {
+        "policy": policy or Recalling(),
+        "cameras": ("front", "wrist"),
+        "image_size": SIZE,
+        "state_dim": STATE,
+        "action_dim": ACTIONS,
+        "action_space": SPACE,
+        "name": "fake",
+        "sha256": "0123456789abcdef",
+    }
+    return Served(**{**told, **changes})
+
+
+def observation(value: float = 0.0, *, instruction: str = "push") -> Observation:
+    picture = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    return Observation(
+        images={"front": picture, "wrist": picture // 2},
+        state=np.array([value, 0, 0], np.float32),
+        instruction=instruction,
+    )
+
+
+def request(value: float = 0.0, **changes: Any) -> dict[str, Any]:
+    """What openpi's client would send; None takes a key away."""
+    seen = observation(value)
+    told = {
+        "observation/front": seen.images["front"],
+        "observation/wrist": seen.images["wrist"],
+        "observation/state": seen.state,
+        "prompt": seen.instruction,
+    }
+    return {key: value for key, value in {**told, **changes}.items() if value is not None}
+
+
+@contextlib.contextmanager
+def running(policy: Any = None, *, told: Served | None = None, **settings: Any) -> Iterator[PolicyServer]:
+    """A server in a thread, on a free port."""
+    with serving(told or served(policy), ServeConfig(port=0, **settings)) as server:
+        yield server

@@ -10,6 +10,7 @@ import torch
 
 from wam.cli.demo import DemoConfig
 from wam.control.limits import GuardLimits
+from wam.control.server.config import ServeConfig
 from wam.data.curation.config import CurateConfig
 from wam.diffusion.clocks import draw_clock
 from wam.evaluation.delay import DelayEvaluateConfig
@@ -67,6 +68,7 @@ KINDS = {
     "control": GuardLimits,
     "data": CollectConfig,
     "eval": EvaluateConfig,
+    "serve": ServeConfig,
     "train": TrainConfig,
     "zoo": TrainConfig,
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from websockets.sync.client import ClientConnection, connect
 
 from wam.contracts import ActionSpace, Observation
 from wam.control.server.config import ServeConfig
@@ -91,3 +93,35 @@ def running(policy: Any = None, *, told: Served | None = None, **settings: Any) 
     """A server in a thread, on a free port."""
     with serving(told or served(policy), ServeConfig(port=0, **settings)) as server:
         yield server
+
+
+def get(server: PolicyServer, path: str, **headers: str) -> tuple[int, str]:
+    """(status, body) of a plain request."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, body
+
+
+def counted(server: PolicyServer, line: str) -> float:
+    """What a line of the metrics says; 0 where there is none."""
+    found = [text for text in get(server, "/metrics")[1].splitlines() if text.startswith(line + " ")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+def until(holds: Callable[[], bool], *, seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def raw(server: PolicyServer, **options: Any) -> ClientConnection:
+    """A websocket whose greeting was read."""
+    opened = connect(server.address, compression=None, max_size=None, **options)
+    opened.recv()
+    return opened

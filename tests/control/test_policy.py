@@ -7,7 +7,7 @@ import torch
 from tests.model.conftest import make_model
 from wam.contracts import ActionSpace, Batch, Observation, WamError
 from wam.control.continuation import Continuation, ContinuingPolicy
-from wam.control.policy import Policy
+from wam.control.policy import Foreseeing, Policy
 from wam.control.wam_policy import WamPolicy
 from wam.model.cloning import CloningConfig, CloningPolicy
 
@@ -119,3 +119,36 @@ def test_what_cannot_be_continued_says_so():
     cloning = WamPolicy(CloningPolicy(CloningConfig(channels=8, width=16)), cameras=("side", "top"))
     with pytest.raises(WamError, match="by `blend`"):
         cloning.continue_from([seen(1)], [left])
+
+
+@torch.no_grad()
+def test_slots_that_are_not_named_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    model = make_model(visibility="causal", history=2, history_stride=4)
+    calls = shown_to(model, monkeypatch)
+    policy = WamPolicy(model, cameras=("side", "top"), steps=1)
+    policy.act([seen(1), seen(101)])
+    policy.act([seen(102)], slots=[1])
+    policy.act([seen(103), seen(2)], slots=[1, 0])
+    assert calls == [[[1, 1], [101, 101]], [[101, 102]], [[102, 103], [1, 2]]]
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_what_is_foreseen_follows_the_actions_and_changes_no_memory(history: int, monkeypatch: pytest.MonkeyPatch):
+    changes = {"visibility": "causal", "history": history, "history_stride": 4} if history > 1 else {}
+    model = make_model(**changes)
+    policy = WamPolicy(model, cameras=("side", "top"), steps=2)
+    assert isinstance(policy, Foreseeing)
+    policy.act([seen(1)])
+    policy.act([seen(50)])
+    calls = shown_to(model, monkeypatch)
+    still, moved = (policy.foresee(seen(50), np.full((8, 4), push)) for push in (0.0, 1.0))
+    assert still.shape == (2, 2, 16, 16, 3)
+    assert still.dtype == np.uint8
+    assert not np.array_equal(still, moved)
+    policy.act([seen(51)])
+    assert calls == [[[1, 50, 51][-history:]]]
+
+
+def test_a_policy_without_a_world_model_foresees_nothing():
+    policy = WamPolicy(CloningPolicy(CloningConfig()), cameras=("side", "top"))
+    assert policy.foresee(seen(1), np.zeros((8, 4))) is None

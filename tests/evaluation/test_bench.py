@@ -55,6 +55,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "curate": {"videos": None, "seconds": 2.0, "repeats": 1, "few": 4, "many": 12},
     "fuzz-guard": {"chunks": 60},
+    "server": {"config": tiny(), "repeats": 3, "clients": 3, "seconds": 0.3, "soak_minutes": 0.01},
+    "fuzz-server": {"frames": 60, "every": 20},
 }
 
 PROMISED = {
@@ -77,11 +79,20 @@ PROMISED = {
         "crashed": Target(value=0, at_least=False),
         "plain_moved": Target(value=0.9),
     },
+    "server": {
+        "overhead_ms_p50": Target(value=2.0, at_least=False),
+        "fairness": Target(value=1.5, at_least=False),
+        "rss_growth_mb": Target(value=20.0, at_least=False),
+    },
+    "fuzz-server": {"crashes": Target(value=0, at_least=False)},
 }
+NEEDS = {"server": "websockets", "fuzz-server": "websockets"}
 
 
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in NEEDS else n for n in BENCHES])
 def test_every_benchmark_gives_its_figures_and_a_summary_of_them(name: str, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     result = run_bench(name, tmp_path / "bench.json", **SMALL[name])
     summary = read_summary(tmp_path / "bench.json")
     assert result.targets == PROMISED[name]

@@ -43,10 +43,14 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.set_defaults(run=imagine)
 
     parser = verbs.add_parser("bench", help="paired timings of one claim")
-    parser.add_argument("name", help="conditionals, cache, rollout, step, occupancy, loader, curate or fuzz-guard")
+    parser.add_argument(
+        "name",
+        help="conditionals, cache, rollout, step, occupancy, loader, curate, fuzz-guard, server or fuzz-server",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
+    parser.add_argument("--soak-minutes", type=float, default=10.0, help="server: how long its memory is watched")
     parser.set_defaults(run=bench)
 
     parser = verbs.add_parser("demo", help="the whole chain on this machine: collect, train, evaluate, report")
@@ -164,7 +168,9 @@ def bench(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    extra = {"lerobot": options.lerobot} if options.name == "loader" and options.lerobot else {}
+    extra: dict[str, Any] = {"lerobot": options.lerobot} if options.name == "loader" and options.lerobot else {}
+    if options.name == "server":
+        extra["soak_minutes"] = options.soak_minutes
     result = run_bench(options.name, options.json, **extra)
     print(describe(result))
     return 1 if result.missed else 0

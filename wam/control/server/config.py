@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from wam.contracts import expected
-from wam.control.codec import MIB, Limits
 
 
 @dataclass(kw_only=True)
@@ -119,5 +118,5 @@ class ServeConfig:
             raise expected("a certificate and its key, or neither", got="one of them", do="give both files")
 
     @property
-    def limits(self) -> Limits:
-        return Limits(frame_bytes=int(self.frame_mib * MIB))
+    def frame_bytes(self) -> int:
+        return int(self.frame_mib * 2**20)

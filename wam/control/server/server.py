@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from wam.contracts import WamError, expected
-from wam.control.codec import pack, unpack
+from wam.control.codec import Limits, pack, unpack
 from wam.control.server.batcher import Batcher
 from wam.control.server.config import ServeConfig
 from wam.control.server.dialects import Ask, Timing, make_dialect
@@ -55,6 +55,7 @@ class PolicyServer:
         self.config.validate()
         self.keys = KeyMap(self.config.keys, served, prompt_characters=self.config.prompt_characters)
         self.dialect = make_dialect(self.config, served, self.keys)
+        self.limits = Limits(frame_bytes=self.config.frame_bytes)
         self.greeting = pack(self.dialect.metadata())
         self.metrics = Metrics()
         self.door, self.tls = Door(self.config, self.metrics, self.state), tls_context(self.config)
@@ -91,7 +92,7 @@ class PolicyServer:
                 c.port,
                 process_request=self._request,
                 compression=None,
-                max_size=c.limits.frame_bytes,
+                max_size=c.frame_bytes,
                 max_queue=2,
                 ping_interval=c.ping_s,
                 ping_timeout=c.pong_s,
@@ -233,7 +234,7 @@ class PolicyServer:
         return 1e3 * (time.perf_counter() - begun)
 
     def _read(self, frame: str | bytes) -> Ask:
-        return self.dialect.read(unpack(frame, self.config.limits))  # type: ignore[arg-type]
+        return self.dialect.read(unpack(frame, self.limits))  # type: ignore[arg-type]
 
     async def _blaming(self, whom: str, awaited: Awaitable[T]) -> T:
         """An error as what the client is told: in full if it is the client's own, else in full only for debugging."""

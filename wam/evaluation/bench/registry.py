@@ -19,6 +19,21 @@ from wam.evaluation.bench.step import bench_step
 from wam.evaluation.bench.timing import BenchResult
 from wam.evaluation.summary import write_summary
 
+
+def bench_server(**options: Any) -> BenchResult:
+    """See `wam.evaluation.bench.server`, which needs the packages of the extra `serve`."""
+    from wam.evaluation.bench.server import bench_server as run
+
+    return run(**options)
+
+
+def bench_fuzz_server(**options: Any) -> BenchResult:
+    """See `wam.evaluation.bench.fuzz_server`, which needs the packages of the extra `serve`."""
+    from wam.evaluation.bench.fuzz_server import bench_fuzz_server as run
+
+    return run(**options)
+
+
 BENCHES: dict[str, Callable[..., BenchResult]] = {
     "conditionals": bench_conditionals,
     "cache": bench_cache,
@@ -28,6 +43,8 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "loader": bench_loader,
     "curate": bench_curate,
     "fuzz-guard": bench_fuzz_guard,
+    "server": bench_server,
+    "fuzz-server": bench_fuzz_server,
 }
 
 

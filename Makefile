@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -100,6 +100,16 @@ bench-lerobot: setup .venv-lerobot/.installed
 	.venv-lerobot/bin/pip install -q 'lerobot[dataset]==0.6.1'
 	touch $@
 
+# The real openpi-client, in a Python of its own since it pins numpy below 2, drives episodes against `wam serve`.
+test-openpi: setup .venv-openpi/.installed
+	mkdir -p runs/bench
+	$(BIN)/python tools/check_openpi.py --openpi .venv-openpi/bin/python --run $(RUN) --json runs/bench/openpi.json
+
+.venv-openpi/.installed:
+	$(PYTHON) -m venv .venv-openpi
+	.venv-openpi/bin/pip install -q 'openpi-client==0.1.2' typing_extensions  # which it imports and does not name
+	touch $@
+
 notebooks: setup  # on runs/demo and runs/occupancy, which `make demo` and `make occupancy` make
 	$(BIN)/python tools/run_notebooks.py
 
@@ -116,4 +126,4 @@ gpu: setup
 	$(BIN)/wam bench step
 
 clean:
-	rm -rf $(VENV) .venv-lerobot build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lerobot .venv-openpi build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

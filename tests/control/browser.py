@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -33,7 +35,9 @@ class Page:
         self._folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += ["--remote-debugging-port=0", f"--user-data-dir={self._folder.name}", "about:blank"]
-        self._process = subprocess.Popen([chromium(), *options], stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [chromium(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         self._numbers = itertools.count(1)
         try:
             self._socket = connect(self._target(), compression=None, max_size=None)
@@ -77,7 +81,7 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
+        os.killpg(self._process.pid, signal.SIGKILL)  # what is started may be a script, and the browser its child
         self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()

@@ -36,6 +36,7 @@ LOG = logging.getLogger("wam.serve")
 QUIET = logging.getLogger("wam.serve.websocket")
 QUIET.setLevel(logging.CRITICAL)  # a client's malformed handshake is no error of the server's
 GENERIC = "internal error; the server's log says more"
+GRACE_S = 0.2  # for requests that were on their way when the stop came
 MALFORMED = (1002, 1007, 1009)  # how a websocket ends whose client broke the protocol or sent too much at once
 
 
@@ -112,6 +113,7 @@ class PolicyServer:
     async def drain(self) -> None:
         """Let nobody in any more, answer what was asked, say goodbye (1001) and close."""
         self.draining = True
+        await asyncio.sleep(GRACE_S)
         goodbyes = [asyncio.create_task(socket.close(1001, STOPS)) for socket in self._sessions - self._busy]
         until = time.monotonic() + self.config.drain_s
         while self._busy and time.monotonic() < until:

@@ -49,7 +49,7 @@ def pack(value: Any) -> bytes:
         ) from error
 
 
-def unpack(frame: bytes, limits: Limits | None = None) -> Any:
+def unpack(frame: bytes | str, limits: Limits | None = None) -> Any:
     """The value of a frame; its arrays are read-only views. Raises WamError for whatever is not as it should be."""
     limits = limits or Limits()
     if not isinstance(frame, bytes | bytearray | memoryview):

@@ -14,6 +14,8 @@ from wam.control.server.served import Served
 from wam.data.windows import resize
 
 LONGEST_SIDE = 8192
+LARGEST = 1e9
+"""Of a state's numbers: no robot reads more, and a network's sums overflow on much more."""
 _MISSING = object()
 
 
@@ -69,12 +71,12 @@ class KeyMap:
         """(S,) float32."""
         parts = [_numbers(key, self._get(request, key, "state")) for key in self.state]
         state = np.concatenate(parts)
-        if state.shape != (self.state_dim,) or not np.isfinite(state).all():
+        bad = int((~(np.abs(state) <= LARGEST)).sum())  # NaN is not below either
+        if state.shape != (self.state_dim,) or bad:
             sizes = " + ".join(str(len(part)) for part in parts)
-            bad = int((~np.isfinite(state)).sum())
             raise expected(
-                f"{self.state_dim} finite numbers in {', '.join(self.state)}",
-                got=f"{sizes} numbers, {bad} of them not finite",
+                f"{self.state_dim} finite numbers up to {LARGEST:g} in {', '.join(self.state)}",
+                got=f"{sizes} numbers, {bad} of them not finite or larger",
                 do="check the robot's readings and the order of the keys",
             )
         return state

@@ -19,8 +19,8 @@ from wam.contracts import Observation, WamError
 from wam.control.client import Client
 from wam.control.codec import pack
 from wam.control.server.config import PolicyOptions, ServeConfig
+from wam.control.server.desk import GENERIC
 from wam.control.server.running import served_apart
-from wam.control.server.server import GENERIC
 from wam.evaluation.bench.sampling import make_model
 from wam.evaluation.bench.server import an_observation, checkpoint_of
 from wam.evaluation.bench.timing import BenchResult, Target

@@ -31,7 +31,7 @@ lint: setup
 
 bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
 	mkdir -p runs/bench
-	@missed=; for name in conditionals cache rollout step occupancy loader curate server fuzz-server; do \
+	@missed=; for name in conditionals cache rollout step occupancy loader curate fuzz-guard server fuzz-server; do \
 	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
 

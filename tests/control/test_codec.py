@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, strategies
 from hypothesis.extra.numpy import array_shapes, arrays
 
-msgpack = pytest.importorskip("msgpack")
+pytest.importorskip("msgpack")
 
-from wam.contracts import WamError  # noqa: E402
-from wam.control.codec import Limits, pack, unpack  # noqa: E402
+import msgpack
+
+from wam.contracts import WamError
+from wam.control.codec import Limits, pack, unpack
 
 PLAIN = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", ">f4"]
 

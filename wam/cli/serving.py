@@ -38,6 +38,8 @@ def serve(options: argparse.Namespace) -> None:
     def ready(server: PolicyServer) -> None:
         random = "  RANDOM WEIGHTS" if served.random else ""
         page = server.address.replace("ws", "http", 1)
+        if server.gr00t_port:
+            print(f"GR00T's clients: port {server.gr00t_port}", flush=True)
         print(f"warm after {server.warm_s:.1f} s; listening at {server.address}  page {page}/{random}", flush=True)
 
     serve_until_stopped(served, config, ready=ready)

@@ -11,8 +11,9 @@ cut off or carries extension types; arrays are of plain numbers only, and as lon
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
@@ -155,31 +156,41 @@ def _described(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
+def array_of(
+    data: bytes, kind: np.dtype, shape: Sequence[Any], limits: Limits, *, order: Literal["C", "F"] = "C"
+) -> np.ndarray:
+    """A read-only view of `data`. Raises WamError unless `shape` holds as many numbers of a plain `kind` as there are."""
+    plain = kind.kind in _SIZES and kind.itemsize in _SIZES[kind.kind] and kind.subdtype is None
+    sides = all(type(side) is int and 0 <= side <= limits.frame_bytes for side in shape) and len(shape) <= limits.axes
+    whole = plain and sides and math.prod(shape) * kind.itemsize == len(data)
+    if not whole or math.prod(max(side, 1) for side in shape) > limits.frame_bytes:
+        raise _refused(
+            f"arrays of numbers, at most {limits.axes} axes, as long as their shape",
+            f"{str(kind)[:40]} of shape {str(shape)[:80]} in {len(data)} bytes",
+            do="convert the array",
+        )
+    return np.frombuffer(data, kind).reshape(tuple(shape), order=order)
+
+
 def _array(found: dict[Any, Any], limits: Limits) -> Any:
     """An array or scalar of its dictionary; any other dictionary as it is."""
     if ARRAY in found:
-        data, dtype, shape = (found.get(key) for key in (DATA, DTYPE, SHAPE))
-        _check_dtype(dtype)
-        if not isinstance(data, bytes) or not isinstance(shape, list) or len(shape) > limits.axes:
-            raise _refused(f"arrays with bytes and a shape of at most {limits.axes} axes", f"shape {str(shape)[:80]}")
-        if any(type(side) is not int or not 0 <= side <= limits.frame_bytes for side in shape):
-            raise _refused("arrays whose shape holds lengths", str(shape)[:80])
-        kind = np.dtype(dtype)
-        if (
-            math.prod(shape) * kind.itemsize != len(data)
-            or math.prod(max(side, 1) for side in shape) > limits.frame_bytes
-        ):
-            raise _refused(f"arrays as long as their shape, {str(shape)[:80]} of {dtype}", f"{len(data)} bytes")
-        return np.frombuffer(data, kind).reshape(shape)
+        data, shape = found.get(DATA), found.get(SHAPE)
+        kind = _dtype(found.get(DTYPE))
+        if not isinstance(data, bytes) or not isinstance(shape, list):
+            raise _refused("arrays with bytes and a shape", f"{type(data).__name__} and {type(shape).__name__}")
+        return array_of(data, kind, shape, limits)
     if SCALAR in found:
-        number, dtype = found.get(DATA), found.get(DTYPE)
-        _check_dtype(dtype)
+        number = found.get(DATA)
+        kind = _dtype(found.get(DTYPE))
         if not isinstance(number, bool | int | float):
             raise _refused("scalars that are numbers", type(number).__name__)
-        return np.dtype(dtype).type(number)
+        return kind.type(number)
     return found
 
 
-def _check_dtype(dtype: object) -> None:
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise _refused("arrays of booleans, integers or floats", f"dtype {str(dtype)[:40]!r}", do="convert the array")
+def _dtype(name: object) -> np.dtype:
+    """By a name that numpy need not be trusted with: only those of plain numbers are handed to it."""
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise _refused("arrays of booleans, integers or floats", f"dtype {str(name)[:40]!r}", do="convert the array")
+    return np.dtype(name)

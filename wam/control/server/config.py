@@ -13,12 +13,13 @@ from wam.contracts import expected
 class KeysConfig:
     """Under which keys of a request a model finds what it sees; `a/b` is the key `a/b`, or `b` of the dictionary under `a`.
 
-    images: camera of the model -> key; cameras that are not named are found under `observation/<camera>`. state: keys whose
-    numbers, one after another, are the model's state; none: the model is told no state. prompt: key of the sentence;
-    default_prompt: what is told where a request has none.
+    images: camera of the model -> key; image: the key of cameras that are not named there, `{camera}` being theirs. state:
+    keys whose numbers, one after another, are the model's state; none: the model is told no state. prompt: key of the
+    sentence; default_prompt: what is told where a request has none.
     """
 
     images: dict[str, str] = field(default_factory=dict)
+    image: str = "observation/{camera}"
     state: list[str] = field(default_factory=lambda: ["observation/state"])
     prompt: str = "prompt"
     default_prompt: str | None = None
@@ -34,6 +35,15 @@ class RoboarenaConfig:
     )
     bare: bool = True
     sessions_each: int = 4
+
+
+@dataclass(kw_only=True)
+class Gr00tConfig:
+    """GR00T's protocol. port: of its ZMQ socket, beside the server's own (0: a free one). actions: name of a group of actions
+    -> [first, last + 1] among the model's; none: one group, `action`, of all."""
+
+    port: int = 5555
+    actions: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -61,13 +71,16 @@ class LiveConfig:
 
 @dataclass(kw_only=True)
 class ServeConfig:
-    """host: an address other than loopback needs `token_file`, a file with the token that clients send. port: 0 takes a free
+    """dialect: `gr00t` opens GR00T's socket beside one that speaks openpi's protocol.
+
+    host: an address other than loopback needs `token_file`, a file with the token that clients send. port: 0 takes a free
     one. certificate, key: PEM files; with them the server speaks TLS. sessions: clients at once. batch: observations that
     one call of the policy answers; gather_ms: how long the first of them waits for the other sessions'. frame_mib: a
     request's size at most. idle_s: a session that asks nothing for so long is closed; send_s: so is one that takes no
     answer. drain_s: how long requests under way may take once the server is told to stop. stuck_s: an inference that takes
-    longer makes /healthz say so. image_size: of models that take any (0: the checkpoint's). state_names: told to clients.
-    debug: errors of the server's own are sent in full."""
+    longer makes /healthz say so. image_size: in place of the checkpoint's. state_names: told to clients. debug: errors of
+    the server's own are sent in full.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -91,6 +104,7 @@ class ServeConfig:
     debug: bool = False
     keys: KeysConfig = field(default_factory=KeysConfig)
     roboarena: RoboarenaConfig = field(default_factory=RoboarenaConfig)
+    gr00t: Gr00tConfig = field(default_factory=Gr00tConfig)
     policy: PolicyOptions = field(default_factory=PolicyOptions)
     live: LiveConfig = field(default_factory=LiveConfig)
 

@@ -32,7 +32,9 @@ class KeyMap:
                 got=", ".join(unknown),
                 do=_nearest(unknown[0], served.cameras, otherwise="rename or remove them"),
             )
-        self.images = {camera: keys.images.get(camera, f"observation/{camera}") for camera in served.cameras}
+        self.images = {
+            camera: keys.images.get(camera, keys.image.replace("{camera}", camera)) for camera in served.cameras
+        }
         self.state, self.prompt, self.default_prompt = list(keys.state), keys.prompt, keys.default_prompt
         self.state_dim, self.size = served.state_dim, served.image_size
         self.prompt_characters = prompt_characters

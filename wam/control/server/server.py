@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 
 from wam.contracts import expected
 from wam.control.codec import Limits, pack, unpack
+from wam.control.server.access import read_token
 from wam.control.server.batcher import Batcher
 from wam.control.server.config import ServeConfig
 from wam.control.server.desk import LOG, Desk, Slots, ToldError, VanishedError
@@ -50,7 +51,7 @@ class PolicyServer:
         self.greeting = pack(self.dialect.metadata())
         self.metrics = Metrics()
         self.door, self.tls = Door(self.config, self.metrics, self.state), tls_context(self.config)
-        self.port = 0
+        self.port = self.gr00t_port = 0
         self.warm_s = 0.0
         self.draining = False
         self._numbers = itertools.count(1)
@@ -77,6 +78,12 @@ class PolicyServer:
         self._stack.callback(self.desk.close)
         self.live = Live(self.served, self.batcher, c.live)
         self.warm_s = await self.batcher.warm_up(self.served.example())
+        if c.dialect == "gr00t":
+            from wam.control.server.gr00t import Gr00t  # needs ZMQ
+
+            token = read_token(c.token_file)
+            gr00t = Gr00t(c, self.served, self.keys, self.desk, self.live, token=token)
+            self.gr00t_port = (await self._stack.enter_async_context(gr00t)).port
         try:
             self._listening = await serve(
                 self._connection,

@@ -119,8 +119,10 @@ def bench_fuzz_guard(
     seen: Counter[str] = Counter()
     crashed = commands = escaped = 0
     plain: list[bool] = []
-    for number in range(chunks):
-        robot, fault = robots[number % 2], FAULTS[rng.integers(len(FAULTS))]
+    rounds = -(-chunks // len(FAULTS))
+    order = [str(fault) for _ in range(rounds) for fault in rng.permutation(FAULTS)]  # each as often as the others
+    for fault in order[:chunks]:
+        robot = robots[rng.integers(2)]
         seen[fault] += 1
         try:
             found = _one(robot, fault, rng)
@@ -176,7 +178,9 @@ def _one(robot: _Robot, fault: str, rng: np.random.Generator) -> list[tuple[list
             robot.pressed = True
         told: dict[str, Any] = {"position": robot.hand, "seen_at": seen_at, "sequence": robot.sequence}
         why = "moved while stopped" if robot.pressed else ""
-        if fault == "stale":
+        if fault == "silent":
+            told["seen_at"] = seen_at = clock.now  # it has just looked: only the silence speaks against it
+        elif fault == "stale":
             told["seen_at"], why = clock.now - rng.uniform(0.51, 100), why or "moved by an old observation"
         elif fault == "from the future":
             told["seen_at"], why = clock.now + rng.uniform(0.01, 100), why or "moved by a later observation"

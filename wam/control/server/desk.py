@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from wam.contracts import Observation, WamError
 from wam.control.server.batcher import Answer, Batcher
@@ -71,7 +71,8 @@ class Desk:
         """The policy's answer; not waited for once the client is gone."""
         asking = asyncio.ensure_future(self.batcher.act(slot, observation))
         if gone is not None:
-            await asyncio.wait({gone, asking}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {gone, asking}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
                 asking.cancel()
                 raise VanishedError

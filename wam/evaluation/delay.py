@@ -22,12 +22,14 @@ from wam.control.planner import SimulatedPlanner
 from wam.control.policy import Policy
 from wam.control.wam_policy import load_policy
 from wam.evaluation.episode_log import Episode, EpisodeLog
-from wam.evaluation.evaluate import FIRST_START, sentences_for
+from wam.evaluation.evaluate import FIRST_START, seen_as_in, sentences_for
 from wam.evaluation.figures import Measured
 from wam.evaluation.rollout import sentence_for
 from wam.files import sha256
 from wam.progress import Progress
-from wam.simulation.environment import Environment, make_environment
+from wam.settings import load_settings
+from wam.simulation.environment import Environment
+from wam.training.config import TrainConfig
 from wam.training.state import newest_checkpoint
 
 PLAIN, NAIVE = "synchronous", "naive"
@@ -100,7 +102,7 @@ def evaluate(run: Path, config: DelayEvaluateConfig, *, say: Callable[[str], Non
         **{name: getattr(config, name) for name in ("execute", "max_steps", "policy_steps", "jacobian")},
     }
     log = EpisodeLog(folder / "episodes.jsonl", identity=identity, kind=DelayEpisode)
-    return measure(policy, config, log=log, make=make_environment)
+    return measure(policy, config, log=log, make=seen_as_in(load_settings(TrainConfig, run / "config.yaml")))
 
 
 def measure(

@@ -18,6 +18,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
@@ -96,7 +97,10 @@ class Gr00t:
                 continue
             task = asyncio.create_task(self._answer(identity, frames[1]))
             self._answering[identity] = task
-            task.add_done_callback(lambda _, identity=identity: self._answering.pop(identity))
+            task.add_done_callback(partial(self._answered, identity))
+
+    def _answered(self, identity: bytes, task: object) -> None:
+        self._answering.pop(identity)
 
     async def _answer(self, identity: bytes, frame: bytes) -> None:
         try:

@@ -107,7 +107,7 @@ def look(request: Mapping[Any, Any], key: str) -> Any:
 
 def _numbers(key: str, value: Any) -> np.ndarray:
     """(n,) float32 of an array, a number or a list of numbers."""
-    flat = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    flat: Any = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
     if isinstance(value, np.ndarray):
         flat = value.ravel()
     elif not all(isinstance(number, bool | int | float | np.number) for number in flat):

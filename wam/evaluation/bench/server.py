@@ -194,7 +194,8 @@ def soak(address: str, pid: int, seen: Observation, *, seconds: float, askers: i
     threads = [threading.Thread(target=guarded, args=(work,)) for work in (*[ask] * askers, bother)]
     for thread in threads:
         thread.start()
-    process, found, begun = psutil.Process(pid), [], time.monotonic()
+    process, begun = psutil.Process(pid), time.monotonic()
+    found: list[int] = []
     pause = min(1.0, max(seconds / 100, 0.1))
     with Progress("soak", round(seconds)) as progress:
         while not found or (time.monotonic() - begun < seconds and not stop.is_set()):

@@ -42,6 +42,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "few-label": ("runs/few-label/summary.json", "make few-label"),
     "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
+    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -130,6 +131,14 @@ ROWS = (
             unit="×"),
     at_most(source="bench-occupancy", figure="idle_overhead", says="a future, voxels not asked for, over a model without any",
             target=1.05, unit="×"),
+    at_most(source="server", figure="overhead_ms_p50", says="a chunk from the server over a direct call, loopback, median",
+            target=2, unit=" ms"),
+    at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),
+    at_most(source="server", figure="rss_growth_mb", says="the server's growth in memory while it is soaked", target=20,
+            digits=1, unit=" MB"),
+    at_most(source="fuzz-server", figure="crashes", says="10,000 fuzzed frames to the server: crashes", target=0, digits=0),
+    at_most(source="fuzz-guard", figure="escaped", says="10,000 fuzzed chunks through the guard: commands out of limits",
+            target=0, digits=0),
     Row(source="curate", figure="realtime_per_core", says="curation of 256-pixel video, times real time, per core", target=20,
         digits=1, unit="×"),
     Row(source="curate", figure="decode_efficiency", says="curation's reading over the decoder alone", target=0.8),

@@ -18,6 +18,7 @@ from wam.evaluation import delay as module
 from wam.evaluation.delay import DelayEpisode, DelayEvaluateConfig, evaluate, jerks, measure
 from wam.evaluation.episode_log import EpisodeLog
 from wam.evaluation.figures import Measured
+from wam.training.config import TrainConfig
 from wam.training.trainer import train
 
 MIDDLE = "square/middle"
@@ -177,7 +178,11 @@ def test_a_trained_run_is_measured_and_its_episodes_kept(tmp_path: Path, monkeyp
         def step(self, action: np.ndarray, render: bool = True) -> Any:
             return SimpleNamespace(observation=None, success=False, reward=0.0, done=False)
 
-    monkeypatch.setattr(module, "make_environment", lambda name, max_steps: Still(name, action_space=TOY_SPACE))
+    def seen_as_in(trained: TrainConfig) -> Any:
+        assert trained.model.image_size == 16
+        return lambda name, max_steps: Still(name, action_space=TOY_SPACE)
+
+    monkeypatch.setattr(module, "seen_as_in", seen_as_in)
     monkeypatch.setattr(module, "sentences_for", lambda names, held_out: {name: "go" for name in names})
     options = config(starts=1, max_steps=12, executors=["synchronous", "naive", "rtc-guided", "rtc-prefix"], threads=0)
     found = evaluate(tmp_path / "run", options)

@@ -271,3 +271,30 @@ def test_the_autoencoder_stage_learns_to_reconstruct(toy: Path, tmp_path: Path) 
 def test_runs_of_different_precision_share_a_process(toy: Path, tmp_path: Path) -> None:
     for precision in ("bf16", "fp32"):
         assert train(toy_config(toy, tmp_path / precision, steps=1, precision=precision)).steps == 1
+
+
+class Counting:
+    """A stage that notes when it is called between steps."""
+
+    def __init__(self, stage: JointStage) -> None:
+        self._stage, self.told = stage, []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stage, name)
+
+    def before_step(self, step: int, total: int) -> None:
+        self.told.append((step, total))
+
+
+def test_a_stage_that_acts_between_steps_is_called_before_each(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, tmp_path / "run", steps=3)
+    stage = Counting(JointStage(config))
+    train(config, stage=stage)  # type: ignore[arg-type]
+    assert stage.told == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_callers_own_stage_is_made_after_the_seed_is_set(toy: Path, tmp_path: Path) -> None:
+    train(toy_config(toy, tmp_path / "named", steps=2))
+    torch.manual_seed(99)
+    train(toy_config(toy, tmp_path / "handed", steps=2), make=JointStage)
+    assert_same(weights(tmp_path / "named"), weights(tmp_path / "handed"))

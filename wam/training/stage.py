@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +33,30 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class BetweenSteps(Protocol):
+    """A stage that has something to do between training steps, such as gathering data with what it has learned so far.
+
+    What it does has to follow from the weights and the step alone, so that a resumed run equals an uninterrupted one.
+    """
+
+    def before_step(self, step: int, total: int) -> None:
+        """Called before each step is taken. step: done so far; total: of the run, 0 while that is still being timed."""
+        ...
+
+
+StageMaker = Callable[[TrainConfig], Stage]
+
+
 def make_stage(config: TrainConfig) -> Stage:
+    """The stage that `config.stage` names. Rooms above this one bring theirs to `train(config, make=...)`."""
     from wam.training.stages.autoencoder import AutoencoderStage
     from wam.training.stages.cloning import CloningStage
     from wam.training.stages.joint import JointStage
     from wam.training.stages.latent_action import LatentActionStage
     from wam.training.stages.pretrain import PosttrainStage, PretrainStage
 
-    stages: dict[str, Callable[[TrainConfig], Stage]] = {
+    stages: dict[str, StageMaker] = {
         "joint": JointStage,
         "autoencoder": AutoencoderStage,
         "cloning": CloningStage,

@@ -32,7 +32,7 @@ from wam.training.config import TrainConfig
 from wam.training.ema import Ema
 from wam.training.memory import keep_freed_memory
 from wam.training.optimizer import make_optimizers
-from wam.training.stage import Stage, make_stage
+from wam.training.stage import BetweenSteps, Stage, StageMaker, make_stage
 from wam.training.state import (
     last_checkpoint,
     load_training,
@@ -82,14 +82,19 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     return o.learning_rate * (o.final_rate + (1 - o.final_rate) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def train(config: TrainConfig, *, resume: bool = True, stage: Stage | None = None) -> TrainResult:
-    """Run a stage to its end, from its newest checkpoint if there is one and `resume` is set."""
+def train(
+    config: TrainConfig, *, resume: bool = True, stage: Stage | None = None, make: StageMaker = make_stage
+) -> TrainResult:
+    """Run a stage to its end, from its newest checkpoint if there is one and `resume` is set.
+
+    make: a stage of the caller's own, made once seed and threads are set; stage: one that is made already.
+    """
     config.validate()
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    return Trainer(config, stage or make_stage(config)).run(resume=resume)
+    return Trainer(config, stage or make(config)).run(resume=resume)
 
 
 class Trainer:
@@ -150,6 +155,8 @@ class Trainer:
         timed: list[float] = []
         with self._signals(), Progress("train", self.total, start=started_from, quiet=not self._main) as progress:
             while (not self.total or self.step < self.total) and self._stop is None:
+                if isinstance(self.stage, BetweenSteps):
+                    self.stage.before_step(self.step, self.total)
                 step_begun = time.perf_counter()
                 latest = self._train_step(batches)
                 self.step += 1

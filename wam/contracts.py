@@ -133,6 +133,7 @@ _BATCH_DIMS = {
     "extrinsics": "B V 4 4",
     "embodiment": "B",
     "source": "B",
+    "window": "B",
     "play": "B",
 }
 
@@ -152,7 +153,8 @@ class Batch:
     occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown; at the present, then at each frame to come
     value         (B,) float32 return to go
     depth         (B, V, T, H, W) float32 metres;  intrinsics (B, V, 3, 3);  extrinsics (B, V, 4, 4) camera-to-world
-    embodiment    (B,) int64 index of the robot;  source (B,) int64 index of the dataset in the mixture
+    embodiment    (B,) int64 index of the robot
+    source        (B,) int64 index of the dataset in the mixture;  window (B,) int64 index of the window in that dataset
     play          (B,) bool; True where actions do not follow from the frame (random play)
     instruction   B sentences
     """
@@ -173,6 +175,7 @@ class Batch:
     extrinsics: Tensor | None = None
     embodiment: Tensor | None = None
     source: Tensor | None = None
+    window: Tensor | None = None
     play: Tensor | None = None
     instruction: tuple[str, ...] = ()
 

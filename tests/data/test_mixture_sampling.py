@@ -119,6 +119,7 @@ def test_a_mixed_batch_keeps_the_order_and_masks_what_a_dataset_lacks(mixture):
         assert batch.images[place].equal(alone.images[0])
         assert batch.instruction[place] == alone.instruction[0]
         assert batch.source[place] == source
+        assert batch.window[place] == window
         if source == 0:
             assert batch.action[place].equal(alone.action[0])
             assert batch.action_mask[place].equal(alone.action_mask[0])

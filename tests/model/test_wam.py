@@ -181,3 +181,14 @@ def split(streams: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
 def test_columns_that_a_state_does_not_have_are_refused() -> None:
     with pytest.raises(WamError, match="columns of a state of 4 numbers"):
         make_model(streams={**default_streams(), "velocity": StreamConfig(kind="vector", columns=[4])})
+
+
+def test_a_samples_path_begins_at_its_noise_and_ends_at_the_sample(batch: Batch) -> None:
+    model, path = make_model(), []
+    model.normalizer("action").fit([0.5] * 4, [2.0] * 4)
+    chunk = model.policy(batch, steps=3, seed=4, path=path).action
+    assert len(path) == 4
+    torch.testing.assert_close(model.normalizer("action").restore(path[-1]["action"]), chunk)
+    again = model.policy(batch, steps=5, seed=4, path=(other := [])).action
+    assert torch.equal(other[0]["action"], path[0]["action"])
+    assert not torch.equal(again, chunk)

@@ -18,7 +18,8 @@ class Mixture:
     """Datasets as (dataset, weight, name); a weight is the share of windows drawn from it, whatever its size.
 
     A batch over datasets that differ has the widest state and action, zeros beyond a dataset's own; an action-free
-    dataset has zero actions with action_mask False, one without state a zero state. `source` says whose a row is.
+    dataset has zero actions with action_mask False, one without state a zero state. `source` says whose a row is, and
+    `window` which of its windows.
     """
 
     def __init__(self, parts: Sequence[tuple[WindowDataset, float, str]]) -> None:
@@ -55,7 +56,7 @@ class Mixture:
         sources = np.unique(draws[:, 0])
         if len(sources) == 1:
             found = self.datasets[sources[0]].batch(draws[:, 1])
-            return self._widened(found).replace(source=torch.from_numpy(draws[:, 0].copy()))
+            return _placed(self._widened(found), draws)
         parts = [self.datasets[source].arrays(draws[draws[:, 0] == source, 1]) for source in sources]
         rows = [np.flatnonzero(draws[:, 0] == source) for source in sources]
         fields: dict[str, Any] = {}
@@ -74,7 +75,7 @@ class Mixture:
             for row, sentence in zip(at, part["instruction"], strict=True):
                 sentences[row] = sentence
         found = Batch(**fields, instruction=tuple(sentences))
-        return self._widened(found).replace(source=torch.from_numpy(draws[:, 0].copy()))
+        return _placed(self._widened(found), draws)
 
     def _widened(self, batch: Batch) -> Batch:
         """Every batch of the mixture has the same fields and widths, whichever datasets it drew from."""
@@ -92,3 +93,8 @@ class Mixture:
         if batch.view_mask is None and any(not dataset.has_every_view for dataset in self.datasets):
             changes["view_mask"] = torch.ones(batch.size, batch.images.shape[1], dtype=torch.bool)
         return batch.replace(**changes) if changes else batch
+
+
+def _placed(batch: Batch, draws: np.ndarray) -> Batch:
+    source, window = torch.from_numpy(draws.copy()).unbind(1)
+    return batch.replace(source=source, window=window)

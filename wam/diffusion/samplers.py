@@ -22,14 +22,24 @@ SAMPLERS = ("euler", "heun")
 
 
 def integrate(
-    velocity: VelocityField, signals: Signals, clocks: Mapping[str, Tensor], *, sampler: str = "euler"
+    velocity: VelocityField,
+    signals: Signals,
+    clocks: Mapping[str, Tensor],
+    *,
+    sampler: str = "euler",
+    path: list[Signals] | None = None,
 ) -> Signals:
-    """Carry each stream in `signals` from clocks[s][0] to clocks[s][-1]; every stream has the same number of steps."""
+    """Carry each stream in `signals` from clocks[s][0] to clocks[s][-1]; every stream has the same number of steps.
+
+    path: takes the signals at every clock, the first and the last included.
+    """
     if sampler not in SAMPLERS:
         raise expected(f"a sampler among {', '.join(SAMPLERS)}", got=repr(sampler), do="name one of them")
     steps = {len(sigmas) - 1 for sigmas in clocks.values()}
     if len(steps) != 1:
         raise expected("the same number of steps for every stream", got=sorted(steps), do="lay clocks out together")
+    if path is not None:
+        path.append(signals)
     for step in range(steps.pop()):
         now = {s: sigmas[step] for s, sigmas in clocks.items()}
         then = {s: sigmas[step + 1] for s, sigmas in clocks.items()}
@@ -39,6 +49,8 @@ def integrate(
             slope_ahead = velocity(ahead, then)
             ahead = {s: x + (then[s] - now[s]) * (slope[s] + slope_ahead[s]) / 2 for s, x in signals.items()}
         signals = ahead
+        if path is not None:
+            path.append(signals)
     return signals
 
 

@@ -150,6 +150,7 @@ class WorldActionModel(nn.Module):
         same_noise: bool = False,
         steering: Steering | None = None,
         inpainting: Inpainting | None = None,
+        path: list[Signals] | None = None,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
@@ -157,7 +158,8 @@ class WorldActionModel(nn.Module):
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
-        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with.
+        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with. path: takes the
+        wanted signals, normalised, at every clock on the way.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
@@ -225,10 +227,12 @@ class WorldActionModel(nn.Module):
             if "future" in fixed:
                 velocity({}, {})
         elif schedulers is not None:
+            if path is not None:
+                raise expected("a sampler of our own where the path is wanted", got="schedulers", do="leave them out")
             final = integrate_with_schedulers(velocity, start, schedulers)
             ends = dict.fromkeys(want, 0.0)
         else:
-            final = integrate(velocity, start, laid, sampler=sampler)
+            final = integrate(velocity, start, laid, sampler=sampler, path=path)
             ends = {s: float(laid[s][-1]) for s in want}
         found = self._finish(final, ends, context.present)
         if voxels:

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 
 from wam.contracts import WamError
 from wam.tokenizers.text import (
-    UNKNOWN_WORD,
     PretrainedTextEncoder,
     SmallTextEncoder,
     TextConfig,
     TextEncoder,
     make_text_encoder,
-    word_ids,
 )
+from wam.tokenizers.words import UNKNOWN_WORD, word_ids
 
 SENTENCES = ("open the faucet", "close the faucet", "", "open the faucet", "push the red button down")
 WORDS = ["<pad>", "</s>", "<unk>", "open", "close", "the", "faucet", "push", "red", "button"]
@@ -83,7 +82,7 @@ class TestSmall:
         assert small.embedding.weight.grad[1].abs().sum() > 0
 
     def test_hashes_are_the_same_in_every_process(self) -> None:
-        code = "from wam.tokenizers.text import word_ids; print(word_ids('open the faucet', 2048, 16))"
+        code = "from wam.tokenizers.words import word_ids; print(word_ids('open the faucet', 2048, 16))"
         other = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,

@@ -10,7 +10,7 @@ import torch
 from tests.model.conftest import make_batch, make_model
 from wam.contracts import Batch, WamError
 from wam.model.config import ModelConfig, default_conditionals
-from wam.tokenizers.text import UNKNOWN_WORD
+from wam.tokenizers.words import UNKNOWN_WORD
 from wam.training.objective import group_conditionals, joint_losses, scrambled, video_rows
 
 

@@ -1,18 +1,10 @@
-"""Text encoders: sentences become feature tokens, by a tiny encoder learned with the model or a frozen pretrained one.
-
-Hash embeddings follow Svenstrup et al. 2017 (two hashes a word, summed), so that no vocabulary file is needed and two
-words share a vector only if both of their hashes collide.
-"""
+"""Text encoders: sentences become feature tokens, by a tiny encoder learned with the model or a frozen pretrained one."""
 
 from __future__ import annotations
 
 import abc
-import re
-import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from wam.contracts import expected
 from wam.tokenizers.frozen import Frozen, not_on_disk, read_provenance, refuse_missing
-
-NULL, UNKNOWN = 1, 2  # the tokens of the empty sentence and of a word that training never met; 0 is padding
-UNKNOWN_WORD = "_"
+from wam.tokenizers.words import UNKNOWN, pad_ids, word_ids
 
 
 class TextEncoder(nn.Module, abc.ABC):
@@ -127,16 +117,23 @@ class SmallTextEncoder(TextEncoder):
 
     def encode(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         ids = [word_ids(sentence, self.vocabulary, self.max_words) for sentence in sentences]
-        longest = max(len(words) for words in ids)
-        padded = [words + ((0, 0),) * (longest - len(words)) for words in ids]
+        padded = pad_ids(ids, max(len(words) for words in ids))
         ids_BL2 = torch.tensor(padded, device=self.embedding.weight.device)
-        mask_BL = ids_BL2[..., 0] != 0
         if self.training:
             self.met[ids_BL2.flatten()] = True
         elif self.met.any():
-            strange = (ids_BL2 > UNKNOWN) & ~self.met[ids_BL2]
-            ids_BL2 = ids_BL2.masked_fill(strange.any(-1, keepdim=True), UNKNOWN)
-        h_BLD = self.embedding(ids_BL2).sum(dim=2) + self.position.weight[:longest]
+            ids_BL2 = self.known(ids_BL2)
+        return self.embed(ids_BL2)
+
+    def known(self, ids_BL2: Tensor) -> Tensor:
+        """The ids with words that training never met as the unknown word."""
+        strange = (ids_BL2 > UNKNOWN) & ~self.met[ids_BL2]
+        return ids_BL2.masked_fill(strange.any(-1, keepdim=True), UNKNOWN)
+
+    def embed(self, ids_BL2: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, L, D) and mask (B, L) of two ids a word, 0 for padding."""
+        mask_BL = ids_BL2[..., 0] != 0
+        h_BLD = self.embedding(ids_BL2).sum(dim=2) + self.position.weight[: ids_BL2.shape[1]]
         for layer in self.layers:
             h_BLD = layer(h_BLD, mask_BL)
         return self.norm(h_BLD) * mask_BL[..., None], mask_BL
@@ -159,23 +156,6 @@ class _Layer(nn.Module):
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask_BL[:, None, None, :])
         h_BLD = h_BLD + self.out(rearrange(attended, "B N L E -> B L (N E)"))
         return h_BLD + self.mlp(self.norm_mlp(h_BLD))
-
-
-@lru_cache(maxsize=65536)
-def word_ids(sentence: str, vocabulary: int, max_words: int) -> tuple[tuple[int, int], ...]:
-    """Two hashed ids in 3..vocabulary-1 per word; the empty sentence is (NULL, NULL), an unknown word (UNKNOWN, UNKNOWN)."""
-    words = re.findall(r"\w+", sentence.lower())
-    if len(words) > max_words:
-        warnings.warn(f"sentences longer than {max_words} words are cut: {sentence!r}; raise max_words", stacklevel=2)
-    ids = tuple(
-        (UNKNOWN, UNKNOWN) if word == UNKNOWN_WORD else (_hash(word, vocabulary), _hash(f"{word}#", vocabulary))
-        for word in words[:max_words]
-    )
-    return ids or ((NULL, NULL),)
-
-
-def _hash(text: str, vocabulary: int) -> int:
-    return 3 + zlib.crc32(text.encode()) % (vocabulary - 3)
 
 
 # ---------------------------------------------------------------- frozen and pretrained

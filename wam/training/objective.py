@@ -21,7 +21,7 @@ from wam.model.config import ConditionalConfig
 from wam.model.context import Context
 from wam.model.occupancy import Drawn, occupancy_loss
 from wam.model.wam import WorldActionModel
-from wam.tokenizers.text import UNKNOWN_WORD
+from wam.tokenizers.words import UNKNOWN_WORD
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from wam.contracts import Observation
+from wam.contracts import Observation, expected
 
 
 @runtime_checkable
@@ -41,3 +41,18 @@ class Foreseeing(Protocol):
         """(V, T, H, W, 3) uint8: frames to come if `actions` (K, A) are carried out from `observation` on, which `slot` was
         just asked about; None where the model has no future. Changes nothing that the slot remembers."""
         ...
+
+
+def stack(observations: Sequence[Observation], cameras: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Observations of one instant each: images (B, V, 1, H, W, 3) uint8 in the order of `cameras`, and states (B, S) float32,
+    None where one lacks it. Raises WamError for a missing camera."""
+    for observation in observations:
+        if missing := [c for c in cameras if c not in observation.images]:
+            raise expected(
+                f"images of {', '.join(cameras)}",
+                got=f"{', '.join(observation.images)}",
+                do=f"add {', '.join(missing)}",
+            )
+    images = np.stack([np.stack([o.images[c] for c in cameras]) for o in observations])[:, :, None]
+    states = [o.state for o in observations if o.state is not None]
+    return images, np.stack(states).astype(np.float32) if len(states) == len(observations) else None

@@ -12,27 +12,23 @@ import torch
 from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
 from wam.control.continuation import Continuation
+from wam.control.past import Past
+from wam.control.policy import stack
 from wam.model.cloning import CloningPolicy
 from wam.model.inpainting import Inpainting
 from wam.model.pretrained import from_pretrained
 from wam.model.steering import Steering
+from wam.model.student import Student
 from wam.model.wam import WorldActionModel
 
 
 def to_batch(observations: Sequence[Observation], cameras: Sequence[str]) -> Batch:
     """Observations of one instant each, stacked in the order of `cameras`."""
-    for observation in observations:
-        if missing := [c for c in cameras if c not in observation.images]:
-            raise expected(
-                f"images of {', '.join(cameras)}",
-                got=f"{', '.join(observation.images)}",
-                do=f"add {', '.join(missing)}",
-            )
-    images = np.stack([np.stack([o.images[c] for c in cameras]) for o in observations])
-    states = [o.state for o in observations]
-    state = None if any(s is None for s in states) else torch.from_numpy(np.stack(states).astype(np.float32))  # type: ignore[arg-type]
+    images, state = stack(observations, cameras)
     return Batch(
-        images=torch.from_numpy(images)[:, :, None], state=state, instruction=tuple(o.instruction for o in observations)
+        images=torch.from_numpy(images),
+        state=None if state is None else torch.from_numpy(state),
+        instruction=tuple(o.instruction for o in observations),
     )
 
 
@@ -48,7 +44,7 @@ class WamPolicy:
 
     def __init__(
         self,
-        model: WorldActionModel | CloningPolicy,
+        model: WorldActionModel | CloningPolicy | Student,
         *,
         cameras: Sequence[str] | None = None,
         conditional: str = "policy",
@@ -61,18 +57,17 @@ class WamPolicy:
     ) -> None:
         if conditional not in ("policy", "joint"):
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
+        if conditional != "policy" and not isinstance(model, WorldActionModel):
+            raise expected("conditional policy of a model that imagines nothing", got=conditional, do="leave it out")
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
         self.device, self.steer, self.jacobian = device, steer, jacobian
-        self._seen: dict[int, list[torch.Tensor]] = {}
+        self.past = Past(model.config.history)
 
     def reset(self, index: int | None = None) -> None:
         """Forget the frames that slot `index`, or every slot, was shown."""
-        if index is None:
-            self._seen.clear()
-        else:
-            self._seen.pop(index, None)
+        self.past.reset(index)
 
     def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
@@ -120,8 +115,8 @@ class WamPolicy:
     def _act(
         self, observations: Sequence[Observation], slots: Sequence[int] | None = None, **options: Any
     ) -> np.ndarray:
-        batch = to_batch(observations, self.cameras)
-        batch = self._with_past(batch, range(batch.size) if slots is None else slots).to(self.device)
+        now = to_batch(observations, self.cameras)
+        batch = now.replace(images=torch.from_numpy(self.past.extend(now.images.numpy(), slots))).to(self.device)
         if self.steer is not None:
             options["steering"] = self.steer(batch)
         actions = getattr(self.model, self.conditional)(batch, **self.options, **options).action.float().cpu().numpy()
@@ -134,26 +129,13 @@ class WamPolicy:
         if not isinstance(self.model, WorldActionModel) or "future" not in self.model.config.streams:
             return None
         batch = to_batch([observation], self.cameras)
-        if slot in self._seen:  # its last frame is the observation's
-            batch = batch.replace(images=self._past(self._seen[slot]))
+        past = self.past.shown(slot)  # its last frame is the observation's
+        if past is not None:
+            batch = batch.replace(images=torch.from_numpy(past)[None])
         batch = batch.replace(action=torch.from_numpy(np.asarray(actions, np.float32))[None]).to(self.device)
         future = self.model.forward_dynamics(batch, steps=self.options["steps"], seed=self.options["seed"]).future
         assert future is not None  # it was wanted
         return (future[0] * 255).round().to(torch.uint8).cpu().numpy()
-
-    def _with_past(self, batch: Batch, slots: Sequence[int]) -> Batch:
-        """The batch of one instant with the frames before it; a slot's first frame stands for those it never saw."""
-        length = self.model.config.history
-        if length == 1:
-            return batch
-        pasts = []
-        for slot, frame in zip(slots, batch.images.split(1), strict=True):
-            self._seen[slot] = [*self._seen.get(slot, []), frame][-length:]
-            pasts.append(self._past(self._seen[slot]))
-        return batch.replace(images=torch.cat(pasts))
-
-    def _past(self, seen: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([seen[0]] * (self.model.config.history - len(seen)) + seen, dim=2)
 
 
 def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:
@@ -161,5 +143,11 @@ def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> 
     if threads:
         torch.set_num_threads(threads)
     opened = Checkpoint.load(Path(checkpoint))
-    model = CloningPolicy.from_checkpoint(opened) if "cloning" in opened.config else from_pretrained(checkpoint)
+    model: WorldActionModel | CloningPolicy | Student
+    if "student" in opened.config:
+        model = Student.from_checkpoint(opened)
+    elif "cloning" in opened.config:
+        model = CloningPolicy.from_checkpoint(opened)
+    else:
+        model = from_pretrained(checkpoint)
     return WamPolicy(model, **options)

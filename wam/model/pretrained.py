@@ -46,6 +46,12 @@ def from_pretrained(folder: str | Path) -> WorldActionModel:
     """The model of a checkpoint folder, in evaluation mode. `model.cameras`, `model.provenance` and `model.statistics`
     carry what the checkpoint says. Raises WamError if a file is missing, damaged or of another model."""
     checkpoint = Checkpoint.load(Path(folder))
+    if "model" not in checkpoint.config:
+        raise expected(
+            f"a world-action model in {folder}",
+            got=f"a checkpoint of {', '.join(checkpoint.config)}",
+            do="name a folder that the stage joint, pretrain or posttrain wrote",
+        )
     space = checkpoint.config.get("action_space")
     model = WorldActionModel(
         build(ModelConfig, checkpoint.config["model"]), action_space=ActionSpace.from_dict(space) if space else None

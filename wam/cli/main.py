@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import wam
-from wam.cli import collecting, datasets, evaluating, serving, training
+from wam.cli import collecting, datasets, distilling, evaluating, serving, training
 from wam.contracts import WamError
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"wam {wam.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (collecting, datasets, training, evaluating, serving):
+    for module in (collecting, datasets, training, distilling, evaluating, serving):
         module.register(verbs)
     return parser
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wam.training.trainer import TrainResult
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,15 +27,20 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def train(options: argparse.Namespace) -> None:
-    from accelerate import PartialState
-
-    from wam.progress import duration
     from wam.settings import load_settings
     from wam.training.config import TrainConfig
     from wam.training.trainer import train as run
 
     config = load_settings(TrainConfig, options.config, options.overrides)
-    result = run(config, resume=not options.fresh)
+    say_trained(run(config, resume=not options.fresh))
+
+
+def say_trained(result: TrainResult) -> None:
+    """What a run came to, once for all its processes."""
+    from accelerate import PartialState
+
+    from wam.progress import duration
+
     if not PartialState().is_main_process:
         return
     print(

@@ -73,7 +73,7 @@ class WindowDataset:
     cache: "memory" decodes each episode once into a uint8 array, so that a batch is one gather; "none" reads every
     window's frames from video. instruction_override: one sentence for all, sentence -> sentence, or a function of the
     episode. embodiment: index of the robot, if a mixture holds several. progress: called with (done, total) episodes.
-    A camera of the spec that the dataset lacks gives black frames and view_mask False.
+    A camera of the spec that the dataset lacks gives black frames and view_mask False. sentences: of every window.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class WindowDataset:
         self._occupancy = VoxelLabels(store.root, self.episodes) if spec.occupancy else None
         self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
-        self._instructions = self._sentences(instruction_override)
+        self.sentences = self._sentences(instruction_override)
         self._frames = self._decode_all(progress) if cache == "memory" else None
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class WindowDataset:
         if self.embodiment is not None:
             found["embodiment"] = np.full(len(rows), self.embodiment)
         found["play"] = self._play[self._owner[rows]]
-        found["instruction"] = [self._instructions[row] for row in rows]
+        found["instruction"] = [self.sentences[row] for row in rows]
         return found
 
     @property

@@ -1,0 +1,89 @@
+"""The named losses of a distillation, each on its own: what it compares, and on which rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wam.contracts import Batch, expected
+from wam.distillation.teacher import Answers
+from wam.model.chunk_heads import FlowHead
+from wam.model.student import Student
+
+
+class Distilled(nn.Module):
+    """What is trained: the student, and a layer that reads the teacher's context off its feature, where that is a loss."""
+
+    def __init__(self, student: Student, *, features: int = 0) -> None:
+        super().__init__()
+        self.student = student
+        self.to_features = nn.Linear(student.config.width, features) if features else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The dataset's rows of a batch. z (B, width): the student's feature; useful (B,) float: where the teacher has something to
+    say; answers: to each; draw (B,): which of its chunks this batch takes."""
+
+    batch: Batch
+    z: Tensor
+    useful: Tensor | None = None
+    answers: Answers | None = None
+    draw: Tensor | None = None
+
+
+def demonstrations(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:
+    """Cloning on real steps; random play teaches a policy nothing and is left out."""
+    batch = seen.batch
+    if batch.action is None:
+        raise expected("windows with actions, for the loss `demonstrations`", got="none", do="give it weight 0")
+    mask = torch.ones(batch.action.shape[:2], device=seen.z.device)
+    if batch.action_mask is not None:
+        mask = batch.action_mask.float()
+    if batch.play is not None:
+        mask = mask * (~batch.play).float()[:, None]
+    return student.head.loss(seen.z, student.normalizer("action").normalize(batch.action), mask, generator=generator)
+
+
+def chunks(
+    student: Student, z: Tensor, chunk: Tensor, *, useful: Tensor | None = None, generator: torch.Generator
+) -> Tensor:
+    """The teacher's chunks (B, K, A), normalised, of which the student's K first steps are compared."""
+    chunk = chunk[:, : student.config.chunk].to(z.device)
+    mask = torch.ones(chunk.shape[:2], device=z.device)
+    if useful is not None:
+        mask = mask * useful.to(z.device)[:, None]
+    return student.head.loss(z, chunk, mask, generator=generator)
+
+
+def teacher_actions(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:
+    assert seen.answers is not None
+    assert seen.draw is not None
+    return chunks(student, seen.z, seen.answers.chunk(seen.draw), useful=seen.useful, generator=generator)
+
+
+def features(distilled: Distilled, seen: Seen) -> Tensor:
+    """Squared error of the teacher's context, whose entries have unit variance, read off the student's feature."""
+    assert distilled.to_features is not None
+    assert seen.answers is not None
+    assert seen.answers.features is not None
+    assert seen.useful is not None
+    wanted, weight = seen.answers.features.to(seen.z.device).float(), seen.useful.to(seen.z.device)
+    error = F.mse_loss(distilled.to_features(seen.z).float(), wanted, reduction="none").mean(1)
+    return (error * weight).sum() / weight.sum().clamp_min(1)
+
+
+def flow(student: Student, seen: Seen, clocks: Tensor, *, generator: torch.Generator) -> Tensor:
+    """The map between two points of the teacher's path (see `wam.model.chunk_heads`)."""
+    assert seen.answers is not None
+    assert seen.draw is not None
+    assert seen.useful is not None
+    head, rows = student.head, seen.useful.nonzero()[:, 0]
+    assert isinstance(head, FlowHead)
+    if not len(rows):
+        return seen.z.sum() * 0
+    path = seen.answers.path[rows, seen.draw[rows]].to(seen.z.device)
+    return head.map_loss(seen.z[rows.to(seen.z.device)], path, clocks, generator=generator)

@@ -14,8 +14,10 @@ from wam.control.server.config import ServeConfig
 from wam.data.curation.config import CurateConfig
 from wam.diffusion.clocks import draw_clock
 from wam.evaluation.delay import DelayEvaluateConfig
+from wam.distillation.config import DistillConfig
 from wam.evaluation.evaluate import EvaluateConfig
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
+from wam.evaluation.student import StudentEvaluateConfig
 from wam.model.config import ModelConfig
 from wam.model.synthetic import synthetic_batch
 from wam.model.visibility import VisibilityTable, table_from
@@ -67,6 +69,7 @@ class TestTheDemoInParts:
 KINDS = {
     "control": GuardLimits,
     "data": CollectConfig,
+    "distill": DistillConfig,
     "eval": EvaluateConfig,
     "serve": ServeConfig,
     "train": TrainConfig,
@@ -78,6 +81,7 @@ OWN = {
     "eval/delay": DelayEvaluateConfig,
     "eval/latent-action": LatentActionEvaluateConfig,
     "eval/latent-action-human": LatentActionEvaluateConfig,
+    "eval/student": StudentEvaluateConfig,
 }
 
 
@@ -158,3 +162,22 @@ def test_causal_methods_look_back_over_frames() -> None:
 
 def test_a_policy_without_a_future_has_none() -> None:
     assert "future" not in zoo("pi0").streams
+
+
+class TestDistillation:
+    @pytest.mark.parametrize("path", sorted((CONFIGS / "distill").glob("*.yaml")), ids=lambda path: path.stem)
+    def test_what_a_file_asks_for_can_be_done(self, path: Path) -> None:
+        load_settings(DistillConfig, path).validate()
+
+    def test_the_control_differs_from_what_it_stands_beside_in_its_losses_and_its_play_alone(self) -> None:
+        taught, cloned = (load_settings(DistillConfig, CONFIGS / "distill" / f"{n}.yaml") for n in ("demo", "cloned"))
+        assert cloned.active == {"demonstrations": 1.0}
+        cloned.losses, cloned.train.output = taught.losses, taught.train.output
+        assert cloned.train.data.parts[0].play_share == 0.0
+        cloned.train.data.parts[0].play_share = taught.train.data.parts[0].play_share
+        assert to_plain(cloned) == to_plain(taught)
+
+    def test_a_loss_is_left_out_by_an_override(self) -> None:
+        path = CONFIGS / "distill" / "demo.yaml"
+        for override in ("losses.features=null", "losses.features=0"):
+            assert "features" not in load_settings(DistillConfig, path, [override]).active

@@ -167,6 +167,9 @@ class TestLightImports:
             pytest.skip("wam/control/client.py is not written yet")
         assert loaded_after("import wam.control.client", "torch", "diffusers", "transformers") == []
 
+    def test_an_exported_policy_needs_no_torch(self) -> None:
+        assert loaded_after("import wam.control.exported", "torch", "diffusers", "transformers") == []
+
     def test_the_command_line_starts_without_the_heavy_libraries(self) -> None:
         assert loaded_after("import wam.cli.main", "torch", "diffusers", "transformers", "mujoco", "matplotlib") == []
 

@@ -32,6 +32,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
         (("data", "convert", "no-such-data", "target"), "no-such-data"),
         (("collect", "target", "environments=[metaworld/faucet-opn-v3]"), "faucet-open"),
         (("bench", "no-such-bench"), "rollout"),
+        (("distill", "no-such.yaml"), "no-such.yaml"),
+        (("distill", "configs/distill/demo.yaml", "losses.dreams=1"), "demonstrations"),
+        (("distill", "configs/distill/demo.yaml", "teacher.run=no-such-run"), "no-such-run"),
+        (("eval", "student", "no-such-run", "--config", "configs/eval/student.yaml"), "no-such-run"),
+        (("export", "no-such-run"), "no-such-run"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_status_2(

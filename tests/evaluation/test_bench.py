@@ -19,6 +19,7 @@ from wam.model.config import ModelConfig, OccupancyConfig
 from wam.model.context import Context
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.rope import chunk_positions, rotary_table
+from wam.model.student import StudentConfig
 from wam.model.synthetic import synthetic_batch
 from wam.model.visibility import VisibilityTable
 from wam.model.wam import WorldActionModel
@@ -57,6 +58,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "fuzz-guard": {"chunks": 60},
     "server": {"config": tiny(), "repeats": 3, "clients": 3, "seconds": 0.3, "soak_minutes": 0.01},
     "fuzz-server": {"frames": 60, "every": 20},
+    "latency": {
+        "config": tiny(),
+        "student": StudentConfig(width=32, channels=8),
+        "steps": 2,
+        "repeats": 2,
+        "chunks": 4,
+    },
 }
 
 PROMISED = {
@@ -85,6 +93,7 @@ PROMISED = {
         "rss_growth_mb": Target(value=20.0, at_least=False),
     },
     "fuzz-server": {"crashes": Target(value=0, at_least=False)},
+    "latency": {"student_speedup": Target(value=50.0), "p99_ms": Target(value=10.0, at_least=False)},
 }
 NEEDS = {"server": "websockets", "fuzz-server": "websockets"}
 
@@ -93,6 +102,9 @@ NEEDS = {"server": "websockets", "fuzz-server": "websockets"}
 def test_every_benchmark_gives_its_figures_and_a_summary_of_them(name: str, tmp_path: Path) -> None:
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
+    if name == "latency":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
     result = run_bench(name, tmp_path / "bench.json", **SMALL[name])
     summary = read_summary(tmp_path / "bench.json")
     assert result.targets == PROMISED[name]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LATENT_ACTION, OCCUPANCY, GUIDANCE, DELAY = "latent-action", "occupancy", "guidance", "delay"
+LATENT_ACTION, OCCUPANCY, GUIDANCE = "latent-action", "occupancy", "guidance"
+DELAY, STUDENT = "delay", "student"
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,9 +18,10 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "run_folder",
         type=Path,
-        metavar="[latent-action | occupancy | guidance | delay] RUN",
+        metavar="[latent-action | occupancy | guidance | delay | student] RUN",
         help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels; guidance: "
-        "steering around a box; delay: success under injected latency, by every executor",
+        "steering around a box; delay: success under injected latency, by every executor; student: what a "
+        "student keeps of its teacher's success",
     )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -45,11 +47,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = verbs.add_parser("bench", help="paired timings of one claim")
     parser.add_argument(
         "name",
-        help="conditionals, cache, rollout, step, occupancy, loader, curate, fuzz-guard, server or fuzz-server",
+        help="conditionals, cache, rollout, step, occupancy, loader, curate, latency, server, fuzz-server or fuzz-guard",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
+    parser.add_argument("--run", type=Path, dest="run_folder", help="latency: a distilled run, else random weights")
     parser.add_argument("--soak-minutes", type=float, default=10.0, help="server: how long its memory is watched")
     parser.set_defaults(run=bench)
 
@@ -72,6 +75,7 @@ def evaluate(options: argparse.Namespace) -> int:
         OCCUPANCY: evaluate_occupancy,
         GUIDANCE: evaluate_guidance,
         DELAY: evaluate_delay,
+        STUDENT: evaluate_student,
     }
     named = apart.get(str(options.run_folder))
     if named is not None and options.overrides and "=" not in options.overrides[0]:
@@ -122,6 +126,14 @@ def evaluate_delay(options: argparse.Namespace) -> int:
     return _measure(options, DELAY, DelayEvaluateConfig, run, save_figures)
 
 
+def evaluate_student(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import save_figures
+    from wam.evaluation.student import StudentEvaluateConfig
+    from wam.evaluation.student import evaluate as run
+
+    return _measure(options, STUDENT, StudentEvaluateConfig, run, save_figures)
+
+
 def _measure(
     options: argparse.Namespace, name: str, kind: type[Any], run: Callable[..., Any], save: Callable[..., list[Path]]
 ) -> int:
@@ -168,9 +180,12 @@ def bench(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    extra: dict[str, Any] = {"lerobot": options.lerobot} if options.name == "loader" and options.lerobot else {}
-    if options.name == "server":
-        extra["soak_minutes"] = options.soak_minutes
+    asked: dict[str, dict[str, Any]] = {
+        "loader": {"lerobot": options.lerobot},
+        "latency": {"run": options.run_folder},
+        "server": {"soak_minutes": options.soak_minutes},
+    }
+    extra = {name: value for name, value in asked.get(options.name, {}).items() if value}
     result = run_bench(options.name, options.json, **extra)
     print(describe(result))
     return 1 if result.missed else 0

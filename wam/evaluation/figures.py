@@ -1,4 +1,4 @@
-"""Figures of a tokenizer, of voxels, of steering or of delays: what each means and has to reach, and how they are printed."""
+"""Figures of a tokenizer, voxels, steering, delays or a student: what each means and has to reach, how they are printed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ AT_LEAST = {
     "iou_present": 0.65,
     "future_gain": 1.5,
     "kept_out": 0.95,
+    "retained": 0.95,
 }
 AT_MOST = {"probe_r2_shuffled": 0.05, "dead_codes": 0.0, "success_lost_points": 15.0, "rtc_loss_share": 1 / 3}
 
@@ -74,6 +75,13 @@ MEANINGS = {
     "naive_lost_points": "success without delay, less that of naive execution at the longest",
     "rtc_lost_points": "the same of real-time chunking",
     "rtc_loss_share": "rtc_lost_points over naive_lost_points",
+    "retained": "success of the student over its teacher's, the same unseen starts",
+    "retained_low": "the lower end of its 95% interval over starts",
+    "retained_high": "the upper end",
+    "success_teacher": "mean over tasks",
+    "success_student": "the same, of the student",
+    "success_teacher_worst": "of its worst task",
+    "success_student_worst": "the same, of the student; of all seeds",
 }
 
 MEANINGS_BY_START = {

@@ -12,6 +12,7 @@ import torch
 from wam.contracts import expected
 from wam.evaluation.bench.curate import bench_curate
 from wam.evaluation.bench.fuzz_guard import bench_fuzz_guard
+from wam.evaluation.bench.latency import bench_latency
 from wam.evaluation.bench.loader import bench_loader
 from wam.evaluation.bench.occupancy import bench_occupancy
 from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
@@ -45,6 +46,7 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "fuzz-guard": bench_fuzz_guard,
     "server": bench_server,
     "fuzz-server": bench_fuzz_server,
+    "latency": bench_latency,
 }
 
 

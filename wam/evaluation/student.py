@@ -1,0 +1,169 @@
+"""How much of its teacher's success a student keeps, on the same unseen starts, with controls beside it.
+
+The honest control is the same student cloned from the demonstrations alone. Runs of other training seeds may be named too;
+then rates are means over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wam.checkpoint import Checkpoint
+from wam.contracts import expected
+from wam.control.wam_policy import load_policy
+from wam.evaluation.closed_loop import ClosedLoopResult, evaluate_policy
+from wam.evaluation.evaluate import FIRST_START, sentences_for
+from wam.evaluation.figures import Measured
+from wam.evaluation.intervals import bootstrap
+from wam.evaluation.rollout import LoopSettings
+from wam.files import sha256
+from wam.progress import Progress
+from wam.training.state import newest_checkpoint
+
+
+@dataclass(kw_only=True)
+class StudentEvaluateConfig:
+    """seeds: further runs of the student, of other training seeds. teacher: a run; empty: that which the student's provenance
+    names. controls: name -> runs, such as {cloned: [runs/distill/cloned-0]}. starts, execute, max_steps, held_out_sentences,
+    processes: as in `wam eval`. teacher_steps, student_steps: of sampling (of a student with a flow head). output: empty:
+    evaluation/student of the run."""
+
+    environments: list[str] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)
+    teacher: str = ""
+    controls: dict[str, list[str]] = field(default_factory=dict)
+    starts: int = 50
+    first_start: int = FIRST_START
+    held_out_sentences: bool = True
+    execute: int = 6
+    max_steps: int = 200
+    teacher_steps: int = 1
+    student_steps: int = 1
+    processes: int = 1
+    threads: int = 1
+    seed: int = 0
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One contestant. won (seeds, starts): success from each start of each task."""
+
+    name: str
+    results: tuple[ClosedLoopResult, ...]
+
+    @property
+    def won(self) -> np.ndarray:
+        return np.array([[episode.success for episode in result.episodes] for result in self.results], float)
+
+    @property
+    def success(self) -> float:
+        return float(self.won.mean())
+
+
+def evaluate(run: Path, config: StudentEvaluateConfig, *, say: Callable[[str], None] = print) -> Measured:
+    """Measure the newest checkpoints; episodes already on record are not run again. Raises WamError where the run had no
+    teacher and none is named."""
+    if not config.environments or {"teacher", "student"} & set(config.controls):
+        raise expected(
+            "at least one environment, and controls of other names than teacher and student",
+            got=f"{config.environments} and {sorted(config.controls)}",
+            do="use configs/eval/student.yaml",
+        )
+    folder = Path(config.output) if config.output else run / "evaluation" / "student"
+    teacher = _drive("teacher", [teacher_of(run, config)], config.teacher_steps, config, folder, say)
+    student = _drive("student", [run, *map(Path, config.seeds)], config.student_steps, config, folder, say)
+    controls = [
+        _drive(name, [Path(other) for other in runs], config.student_steps, config, folder, say)
+        for name, runs in config.controls.items()
+    ]
+    return figures(teacher, student, controls)
+
+
+def figures(teacher: Side, student: Side, controls: Sequence[Side]) -> Measured:
+    """Success of each side, and of all but the teacher the share of its success that they keep.
+
+    Raises WamError if the teacher never succeeds.
+    """
+    if not teacher.success:
+        raise expected(
+            "a teacher that succeeds at times", got="one that never does", do="train it longer, or name another"
+        )
+    found = Measured()
+    for side in (student, *controls):
+        tail = "" if side is student else f"_{side.name}"
+        kept = shared(side, teacher)
+        found.add(f"retained{tail}", kept(np.arange(teacher.won.shape[1])), side.won.size)
+        spread = bootstrap(np.arange(teacher.won.shape[1]), statistic=kept)
+        found.add(f"retained{tail}_low", spread.low, side.won.size)
+        found.add(f"retained{tail}_high", spread.high, side.won.size)
+    for side in (teacher, student, *controls):
+        found.add(f"success_{side.name}", side.success, side.won.size)
+        found.add(f"success_{side.name}_worst", min(r.worst for r in side.results), side.won.size)
+        if len(side.results) > 1:
+            found.add(f"success_{side.name}_worst_seed", float(side.won.mean(1).min()), side.won.size)
+    return found
+
+
+def shared(side: Side, teacher: Side) -> Callable[[np.ndarray], float]:
+    """From starts (as indices, with repeats) to the side's success over the teacher's on them."""
+
+    def kept(starts: np.ndarray) -> float:
+        return float(side.won[:, starts].mean() / max(teacher.won[:, starts].mean(), 1e-9))
+
+    return kept
+
+
+def teacher_of(run: Path, config: StudentEvaluateConfig) -> Path:
+    """The teacher's checkpoint, which still has to be what the student learned from."""
+    if config.teacher:
+        return Path(config.teacher)
+    named = Checkpoint.load(newest_checkpoint(run)).provenance.get("teacher")
+    if not named:
+        raise expected(f"a student in {run} that had a teacher", got="none", do="name one: teacher=RUN")
+    folder = Path(named["checkpoint"])
+    if not (folder / "model.safetensors").is_file() or sha256(folder / "model.safetensors") != named["sha256"]:
+        raise expected(
+            f"the teacher {folder} with sha256 {named['sha256'][:12]}", got="none or another", do="name it: teacher=RUN"
+        )
+    return folder
+
+
+def _drive(
+    name: str,
+    runs: Sequence[Path],
+    steps: int,
+    config: StudentEvaluateConfig,
+    folder: Path,
+    say: Callable[[str], None],
+) -> Side:
+    told = sentences_for(config.environments, held_out=config.held_out_sentences)
+    results = []
+    for number, run in enumerate(runs):
+        checkpoint = newest_checkpoint(run)
+        say(f"{name}: {checkpoint}")
+        with Progress("episodes", len(config.environments) * config.starts) as bar:
+            results.append(
+                evaluate_policy(
+                    partial(load_policy, checkpoint, steps=steps, threads=config.threads),
+                    config.environments,
+                    seeds=range(config.first_start, config.first_start + config.starts),
+                    instructions=told,
+                    settings=LoopSettings(execute=config.execute, max_steps=config.max_steps, keep_failures=False),
+                    record_failures=0,
+                    processes=config.processes,
+                    resume=folder / f"{name}-{number}.jsonl",
+                    identity={
+                        "checkpoint": sha256(checkpoint / "model.safetensors"),
+                        "steps": steps,
+                        "held_out_sentences": config.held_out_sentences,
+                    },
+                    progress=lambda done, total, episode: bar.update(done),
+                )
+            )
+    return Side(name=name, results=tuple(results))

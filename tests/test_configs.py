@@ -13,8 +13,8 @@ from wam.control.limits import GuardLimits
 from wam.control.server.config import ServeConfig
 from wam.data.curation.config import CurateConfig
 from wam.diffusion.clocks import draw_clock
-from wam.evaluation.delay import DelayEvaluateConfig
 from wam.distillation.config import DistillConfig
+from wam.evaluation.delay import DelayEvaluateConfig
 from wam.evaluation.evaluate import EvaluateConfig
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.evaluation.student import StudentEvaluateConfig

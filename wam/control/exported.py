@@ -49,10 +49,10 @@ class ExportedPolicy:
         """Forget the frames that slot `index`, or every slot, was shown."""
         self.past.reset(index)
 
-    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+    def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
         images, state = stack(observations, self.cameras)
-        images = self.past.extend(images)
+        images = self.past.extend(images, slots)
         if images.shape[1:] != self._shape or state is None or state.shape[1] != self._state_dim:
             raise expected(
                 f"images of {self._shape} and a state of {self._state_dim} numbers",

@@ -158,8 +158,8 @@ class WorldActionModel(nn.Module):
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
-        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with. path: takes the
-        wanted signals, normalised, at every clock on the way.
+        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with. path: takes
+        the wanted signals, normalised, at every clock on the way.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.

@@ -85,7 +85,7 @@ ROWS = (
         n="play_windows"),
     at_most(source="demo", figure="wrong_text_success", says="demo, success under the wrong sentence", target=0.15,
             n="wrong_text_episodes"),
-    Row(source="metaworld-cpu", figure="success_mean", says="75-minute recipe, mean success", target=0.85,
+    Row(source="metaworld-cpu", figure="success_mean", says="75-minute recipe, mean success", target=0.85, digits=3,
         n="starts_per_task"),
     Row(source="metaworld-cpu", figure="action_sensitivity", says="75-minute recipe, shuffled over true actions", target=3,
         n="play_windows", unit="×"),
@@ -97,9 +97,10 @@ ROWS = (
             unit=" min"),
     Row(source="metaworld-cpu", figure="success_worst", says="75-minute recipe, success of the worst task",
         n="starts_per_task"),
-    Row(source="no-future", figure="success_mean", says="control without a future stream, mean success",
+    Row(source="no-future", figure="success_mean", says="control without a future stream, mean success", digits=3,
         n="starts_per_task"),
-    Row(source="cloning", figure="success_mean", says="control, small L1 cloning, mean success", n="starts_per_task"),
+    Row(source="cloning", figure="success_mean", says="control, small L1 cloning, mean success", digits=3,
+        n="starts_per_task"),
     at_most(source="blind", figure="action_sensitivity", says="control blind to actions, shuffled over true (must fail)",
             target=1.05, n="play_windows", unit="×"),
     Row(source="blind", figure="success_mean", says="control blind to actions, mean success", n="starts_per_task"),
@@ -225,7 +226,8 @@ def count(row: Row, found: Mapping[str, Any]) -> str:
 
 def machine(found: Mapping[str, Any]) -> str:
     hardware = found.get("hardware") or {}
-    parts = [f"{hardware['cores']} cores"] if hardware.get("cores") else []
+    cores = hardware.get("cores")
+    parts = [f"{cores} core{'' if cores == 1 else 's'}"] if cores else []
     parts += [hardware["processor"]] if hardware.get("processor") else []
     parts += [hardware["accelerator"]] if hardware.get("accelerator") else []
     parts += [f"{found['threads']} thread(s)"] if found.get("threads") else []

@@ -152,7 +152,7 @@ class TestResults:
             self.write(root, f"runs/metaworld-cpu/seed-{seed}/summary.json", {"success_mean": success}, {})
         assert tool("readme_results").main(["--root", str(root)]) == 0
         (cells,) = (c for name, c in self.rows(root).items() if name == "make recipe SEED=0 (1, 2): success_mean")
-        assert cells[1] == "0.90 (0.80 to 1.00)"
+        assert cells[1] == "0.900 (0.800 to 1.000)"
         assert cells[3] == "3 seeds"
 
     def test_a_control_is_shown_whatever_it_says(self, root: Path) -> None:
@@ -160,7 +160,7 @@ class TestResults:
         self.write(root, "runs/metaworld-cpu/blind/summary.json", {"action_sensitivity": 1.2})
         assert tool("readme_results").main(["--root", str(root)]) == 0
         rows = self.rows(root)
-        assert rows["make control-cloning: success_mean"][1:3] == ["0.99", ""]
+        assert rows["make control-cloning: success_mean"][1:3] == ["0.990", ""]
         assert rows["make control-blind: action_sensitivity"][1:3] == ["**1.20×, missed**", "≤ 1.05×"]
 
     def test_figures_stay_when_the_runs_are_gone(self, root: Path) -> None:

@@ -62,7 +62,7 @@ class Teacher:
     def __init__(self, config: TeacherConfig, *, ways: bool = False, features: bool = False) -> None:
         self.config, self.ways, self.features = config, ways, features
         self.folder = newest_checkpoint(Path(config.run))
-        self.model = from_pretrained(self.folder)
+        self.model = from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.sha256 = sha256(self.folder / "model.safetensors")
         if self.model.provenance.get("random"):
             raise expected(f"a trained teacher in {config.run}", got="random weights", do="train it first")

@@ -186,14 +186,14 @@ class Student(nn.Module):
                 do="give the cameras, frames and sizes that the student was trained with",
             )
         told = self.read(batch.instruction or ("",) * B)
-        known = torch.ones(B, dtype=torch.bool, device=told.device) if hide is None else ~hide.to(told.device)
         if batch.state is None:
-            return self.see(batch.images, torch.zeros(B, c.state_dim, device=told.device), told, known=known & False)
+            nothing = torch.zeros(B, c.state_dim, device=told.device)
+            return self.see(batch.images, nothing, told, known=torch.zeros(B, dtype=torch.bool, device=told.device))
         if batch.state.shape[1] != c.state_dim:
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
             )
-        return self.see(batch.images, batch.state, told, known=known)
+        return self.see(batch.images, batch.state, told, known=None if hide is None else ~hide.to(told.device))
 
     def plan(self, z: Tensor, noise: Tensor, *, steps: int) -> Tensor:
         """(B, K, A) in the action space's units."""

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Rounds:
             )
         rows, about = found
         self.rows = rows if self.rows is None else Rows.joined([self.rows, rows])
-        self.success.append(about["success"])
+        self.success.append(cast(float, about["success"]))
 
     def _drive(self, student: Student, number: int) -> tuple[Rows, float]:
         c, size = self.config, student.config.image_size
@@ -125,7 +126,7 @@ class Rounds:
                 environment = make_environment(name, cameras=self.cameras, image_size=size, max_steps=c.max_steps)
                 for episode in range(c.episodes):
                     luck = np.random.default_rng([self.seed, number, episode, zlib.crc32(name.encode())])
-                    sentence = self.sentences[name][luck.integers(len(self.sentences[name]))]
+                    sentence = self.sentences[name][int(luck.integers(len(self.sentences[name])))]
                     start = int(luck.integers(FIRST_SEED, 2**31))
                     drives.append(drive(environment, policy, start=start, sentence=sentence, config=c))
                     bar.update(len(drives))

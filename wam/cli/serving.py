@@ -8,7 +8,7 @@ from pathlib import Path
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser("serve", help="a trained policy behind a websocket, for openpi's clients and others")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint or run folder")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint, run, or a student's export")
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/serve/libero.yaml")
     parser.add_argument("--dialect", choices=("openpi", "roboarena", "gr00t"), help="protocol; default: openpi")
     parser.add_argument("--host", help="address to listen on; default: 127.0.0.1")
@@ -21,6 +21,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def serve(options: argparse.Namespace) -> None:
     import logging
 
+    from wam.control.exported import ABOUT
     from wam.control.server.config import ServeConfig
     from wam.control.server.running import serve_until_stopped
     from wam.control.server.served import load_served
@@ -33,7 +34,9 @@ def serve(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None:
             setattr(config, name, getattr(options, name))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    served = load_served(newest_checkpoint(options.checkpoint), config.policy, image_size=config.image_size)
+    exported = (options.checkpoint / ABOUT).is_file()
+    folder = options.checkpoint if exported else newest_checkpoint(options.checkpoint)
+    served = load_served(folder, config.policy, image_size=config.image_size)
 
     def ready(server: PolicyServer) -> None:
         random = "  RANDOM WEIGHTS" if served.random else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wam.contracts import ActionSpace, Observation, expected
+from wam.control.exported import ABOUT, GRAPH, ExportedPolicy
 from wam.control.policy import Policy
 from wam.control.server.config import PolicyOptions
 
@@ -36,8 +37,33 @@ class Served:
         return Observation(images=dict.fromkeys(self.cameras, grey), state=state)
 
 
-def load_served(checkpoint: Path, options: PolicyOptions, *, image_size: int = 0) -> Served:
-    """The policy of a checkpoint folder. image_size: in place of what the checkpoint says, for models that take any."""
+def load_served(folder: Path, options: PolicyOptions, *, image_size: int = 0) -> Served:
+    """The policy of a checkpoint folder, or of a student's export. image_size: in place of what a checkpoint says, for
+    models that take any."""
+    if (folder / ABOUT).is_file():
+        return _exported(folder, options)
+    return _checkpoint(folder, options, image_size)
+
+
+def _exported(folder: Path, options: PolicyOptions) -> Served:
+    if replace(options, threads=0) != PolicyOptions():
+        raise expected("no options but policy.threads for an exported student", got="others", do="export it with them")
+    policy = ExportedPolicy(folder, threads=options.threads or 1)
+    student = policy.about["student"]
+    return Served(
+        policy=policy,
+        cameras=policy.cameras,
+        image_size=student["image_size"],
+        state_dim=student["state_dim"],
+        action_dim=student["action_dim"],
+        action_space=policy.action_space,
+        name=str(folder),
+        sha256=policy.about["sha256"][GRAPH],
+        random=policy.about["provenance"].get("random") is not False,
+    )
+
+
+def _checkpoint(checkpoint: Path, options: PolicyOptions, image_size: int) -> Served:
     from wam.control.wam_policy import load_policy
 
     policy = load_policy(

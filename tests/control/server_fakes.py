@@ -53,6 +53,26 @@ class Recalling:
         return found
 
 
+class Gated(Recalling):
+    """Computes only while its gate is open; `computing` is set while it waits there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.computing = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
+        self.computing.set()
+        assert self.gate.wait(120)
+        self.computing.clear()
+        return super().act(observations, slots)
+
+    def hold(self) -> None:
+        """From the next call on."""
+        self.gate.clear()
+        self.computing.clear()
+
+
 def served(policy: Any = None, **changes: Any) -> Served:
     told: dict[str, Any] = {
         "policy": policy or Recalling(),

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from tests.control.server_fakes import ACTIONS, CHUNK, Recalling, observation
+from tests.control.server_fakes import ACTIONS, CHUNK, Gated, Recalling, observation
 from wam.contracts import WamError
 from wam.control.server.batcher import Batcher
 
@@ -24,14 +24,22 @@ def with_batcher(policy: Any, use: Callable[[Batcher], Awaitable[Any]], **settin
     return asyncio.run(run())
 
 
+async def computing(policy: Gated) -> None:
+    while not policy.computing.is_set():
+        await asyncio.sleep(0.01)
+
+
 def test_requests_that_come_while_the_policy_computes_share_its_next_call() -> None:
-    policy = Recalling(seconds=0.2)
+    policy = Gated()
 
     async def use(batcher: Batcher) -> list[int]:
         slots = [batcher.open_slot() for _ in range(6)]
+        policy.hold()
         asking = [asyncio.create_task(batcher.act(slots[0], observation(0.0)))]
-        await asyncio.sleep(0.05)
+        await computing(policy)
         asking += [asyncio.create_task(batcher.act(slot, observation(float(slot)))) for slot in slots[1:]]
+        await asyncio.sleep(0)
+        policy.gate.set()
         return [answer.batch for answer in await asyncio.gather(*asking)]
 
     assert with_batcher(policy, use, size=4) == [1, 4, 4, 4, 4, 1]
@@ -70,16 +78,19 @@ def test_the_first_waits_a_moment_for_the_others_but_not_when_it_is_alone() -> N
 
 
 def test_a_request_whose_caller_left_is_not_computed() -> None:
-    policy = Recalling(seconds=0.2)
+    policy = Gated()
 
     async def use(batcher: Batcher) -> None:
         slots = [batcher.open_slot() for _ in range(3)]
+        policy.hold()
         first = asyncio.create_task(batcher.act(slots[0], observation(0.0)))
-        await asyncio.sleep(0.05)
+        await computing(policy)
         left = asyncio.create_task(batcher.act(slots[1], observation(1.0)))
         stayed = asyncio.create_task(batcher.act(slots[2], observation(2.0)))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         left.cancel()
+        await asyncio.sleep(0)
+        policy.gate.set()
         await asyncio.gather(first, stayed)
 
     with_batcher(policy, use)

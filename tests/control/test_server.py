@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.control.server_fakes import (
     CHUNK,
     SPACE,
     STATE,
+    Gated,
     Recalling,
     counted,
     get,
@@ -137,17 +137,22 @@ class TestAnswers:
             assert server.served.policy.calls == [[0.0], [0.0] * 4]  # type: ignore[attr-defined]
 
     def test_health_is_answered_while_the_policy_computes(self) -> None:
-        with running(Recalling(seconds=1.0), batch=1) as server, Client(server.address) as client:
+        policy = Gated()
+        with running(policy, batch=1) as server, Client(server.address) as client:
+            policy.hold()
             client.send(client.request(observation()))
-            begun = time.monotonic()
+            assert policy.computing.wait(60)
             assert get(server, "/healthz") == (200, "OK\n")
-            assert time.monotonic() - begun < 0.9
+            policy.gate.set()
             client.receive()
 
     def test_a_policy_that_hangs_makes_health_say_so(self) -> None:
-        with running(Recalling(seconds=1.0), batch=1, stuck_s=0.1) as server, Client(server.address) as client:
+        policy = Gated()
+        with running(policy, batch=1, stuck_s=0.1) as server, Client(server.address) as client:
+            policy.hold()
             client.send(client.request(observation()))
-            assert until(lambda: get(server, "/healthz") == (503, "stuck\n"), seconds=5)
+            assert until(lambda: get(server, "/healthz") == (503, "stuck\n"))
+            policy.gate.set()
             client.receive()
             assert get(server, "/healthz") == (200, "OK\n")
 
@@ -250,22 +255,24 @@ class TestBadClients:
         slow.close()
 
     def test_leaving_in_the_middle_of_an_inference_frees_the_session(self) -> None:
-        policy = Recalling(seconds=0.5)
+        policy = Gated()
         with running(policy, batch=1) as server:
             warm = len(policy.calls)
             staying = Client(server.address)
+            policy.hold()
             staying.send(staying.request(observation(7.0)))
-            time.sleep(0.2)  # the policy computes
+            assert policy.computing.wait(60)
             leaving = [raw(server) for _ in range(2)]
             for client in leaving:
                 client.send(pack(request(8.0)))
-            time.sleep(0.1)
+            assert until(lambda: server.batcher._waiting.qsize() == 2)
             for client in leaving:
                 client.socket.close()
+            assert until(lambda: counted(server, 'wam_requests_total{outcome="vanished"}') == 2)
+            policy.gate.set()
             assert staying.receive()["actions"][0, 0] == 7
             assert until(lambda: counted(server, "wam_sessions") == 1)
             assert staying.plan(observation(9.0))[0].tolist() == [9, 2]
-            assert counted(server, 'wam_requests_total{outcome="vanished"}') == 2
             staying.close()
         assert policy.calls[warm:] == [[7.0], [9.0]]
 
@@ -373,18 +380,23 @@ class TestAccess:
 
 class TestStopping:
     def test_what_was_asked_is_answered_and_the_rest_say_goodbye(self) -> None:
-        policy = Recalling(seconds=0.5)
+        policy = Gated()
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(running(policy, batch=1))
             asking, idle = Client(server.address), raw(server)
+            policy.hold()
             asking.send(asking.request(observation(4.0)))
-            time.sleep(0.2)
+            assert policy.computing.wait(60)
             closing = threading.Thread(target=stack.close)
             closing.start()
             with pytest.raises(ConnectionClosed) as closed:
-                idle.recv(timeout=30)
+                idle.recv(timeout=60)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1001
+            assert get(server, "/healthz") == (503, "draining\n")
+            with pytest.raises(WamError, match="503 the server stops"):
+                Client(server.address)
+            policy.gate.set()
             assert asking.receive()["actions"][0, 0] == 4
             with pytest.raises(WamError, match="stay connected"):
                 asking.plan(observation(5.0))
@@ -403,9 +415,12 @@ class TestClient:
             client.plan(Observation(images={"front": np.zeros((8, 8, 3), np.uint8)}, state=np.zeros(3, np.float32)))
 
     def test_an_answer_that_comes_too_late_is_never_taken_for_the_next(self) -> None:
-        with running(Recalling(seconds=0.5), batch=1) as server:
-            client = Client(server.address, answer_s=0.1)
-            with pytest.raises(WamError, match=r"an answer within 0\.1 s"):
+        policy = Gated()
+        with running(policy, batch=1) as server:
+            client = Client(server.address, answer_s=2.0)
+            policy.hold()
+            with pytest.raises(WamError, match="an answer within 2 s"):
                 client.plan(observation(1.0))
+            policy.gate.set()
             with pytest.raises(WamError, match="stay connected"):
                 client.plan(observation(2.0))

@@ -24,17 +24,22 @@ steps = 1  # denoising steps per sample
 start = 0.35  # where in the held-out windows to look: 0 is the first, 1 the last
 
 # %%
+import json
 import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from wam.contracts import expected
 from wam.evaluation.evaluate import held_out_windows
 from wam.evaluation.pictures import probe_actions
 from wam.evaluation.voxel_metrics import changed, iou
+from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
+from wam.geometry.voxels import fuse_depth
 from wam.model.pretrained import from_pretrained
 from wam.model.steering import Steering
 from wam.model.wam import CONTEXT
@@ -171,6 +176,41 @@ show(
     heads,
     width=2.2,
 )
+
+# %% [markdown]
+# ## Depth of a real room
+#
+# Nothing is learned here: two pictures that a person's glasses took in a kitchen (Aria Digital Twin), their depth and
+# where they were taken, fused into voxels of five centimetres. `wam data label --from depth` does the same to a dataset
+# with depth. Set `WAM_DATA` to a folder with `rgbd/aria_adt` to see it.
+
+# %% tags=["third-party"]
+folder = Path(os.environ.get("WAM_DATA", "../shared/data")) / "rgbd" / "aria_adt"
+if folder.is_dir():
+    meta = json.loads((folder / "meta.json").read_text())
+    k = meta["K"]
+    upright = torch.tensor([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])  # its y points up
+    poses = []
+    for frame in meta["frames"][:2]:
+        device = {name.split("_")[0]: value for name, value in frame["world_device"].items()}
+        world = torch.eye(4)
+        world[:3, :3] = torch.tensor(Rotation.from_quat([device[f"q{axis}"] for axis in "xyzw"]).as_matrix())
+        world[:3, 3] = torch.tensor([device[f"t{axis}"] for axis in "xyz"])
+        poses.append(upright @ world @ torch.tensor(frame["T_device_camera"], dtype=torch.float32))
+    depth = torch.stack(
+        [torch.from_numpy(np.asarray(Image.open(folder / f"depth_{i}.png")) / 1000).float() for i in (0, 1)]
+    )
+    intrinsics = torch.tensor([[k["fx"], 0, k["cx"]], [0, k["fy"], k["cy"]], [0, 0, 1]]).expand(2, 3, 3)
+    kitchen = VoxelConfig(shape=[52, 78, 41], origin=[0.36, -4.12, 0.0], side=0.05)
+    fused = fuse_depth(depth, intrinsics, torch.stack(poses), kitchen)
+    colours = np.asarray(Image.open(folder / "rgb_0.png").resize((256, 256)).rotate(-90))
+    away = plt.get_cmap("viridis")(np.rot90(depth[0].numpy(), -1) / 4)[..., :3]
+    sides = [draw_voxels((fused == OCCUPIED).numpy(), size=256, turn=angle) for angle in (125, 215)]
+    show([("", [colours, away, *sides])], ["seen", "depth (to 4 m)", "voxels", "from another side"], width=2.6)
+    names = {"free": FREE, "occupied": OCCUPIED, "unknown": UNKNOWN}
+    print(", ".join(f"{name} {(fused == state).float().mean():.0%}" for name, state in names.items()))
+else:
+    print(f"no {folder}")
 
 # %% [markdown]
 # One window is an anecdote. `wam eval occupancy runs/occupancy` measures all of the held-out ones, beside copying the

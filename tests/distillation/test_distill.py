@@ -25,6 +25,7 @@ from wam.distillation.stage import CONFIG, DistillStage, distill
 from wam.distillation.teacher import Teacher
 from wam.files import sha256
 from wam.model.student import Student
+from wam.model.visibility import VisibilityTable
 from wam.settings import load_settings
 from wam.simulation.record import FIRST_SEED
 from wam.training.state import last_checkpoint, newest_checkpoint
@@ -173,7 +174,7 @@ class TestLabels:
         first = made(config("a"))
         monkeypatch.setattr(Teacher, "_answer", lambda *_, **__: pytest.fail("the teacher was asked again"))
         other = config("b")
-        other.train.seed = 7
+        other.train.seed, other.losses = 7, {"teacher_actions": 1.0, "imagined": 1.0}
         second = made(other)
         for one, two in ((first.labels, second.labels), (first.imagined, second.imagined)):
             assert one is not None
@@ -224,6 +225,14 @@ class TestLabels:
         places = torch.arange(sum(mixture.sizes))
         draws = labels.draws(places)
         assert torch.equal(labels.places(mixture.batch(draws)), places)
+
+
+def test_a_teacher_that_only_attends_to_its_context_has_no_features_to_match(
+    toy: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VisibilityTable, "modulators", lambda *_: ())
+    with pytest.raises(WamError, match="only attends"):
+        made(distill_config(toy, teacher, tmp_path / "run", "features"))
 
 
 def _labels(config: DistillConfig) -> tuple[Labels, Mixture]:

@@ -11,6 +11,7 @@ from tests.model.conftest import make_batch
 from wam.contracts import ActionSpace, Batch, WamError
 from wam.control.wam_policy import WamPolicy, load_policy
 from wam.model.chunk_heads import FlowHead
+from wam.model.compact import GROUPS, normalized
 from wam.model.student import Student, StudentConfig, sized
 from wam.tokenizers.text import TextConfig
 
@@ -155,6 +156,11 @@ def test_the_wrong_cameras_states_and_requests_say_so(batch: Batch) -> None:
         student.policy(batch, guidance=2.0)
     with pytest.raises(WamError, match="imagines nothing"):
         WamPolicy(student, conditional="joint")
+
+
+def test_pictures_are_normalised_as_by_a_group_norm() -> None:
+    x = 3 + 2 * torch.randn(3, 8, 5, 7)
+    torch.testing.assert_close(normalized(x), torch.nn.functional.group_norm(x, GROUPS))
 
 
 class Straight(FlowHead):

@@ -204,7 +204,13 @@ def _quantize(path: Path) -> None:
         :
     ]  # the exporter's optimiser leaves shapes of what it folded, which shape inference refuses
     write_bytes(path, model.SerializeToString())
-    quantize_dynamic(path, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+    logging.disable(logging.WARNING)  # it asks for a preparation that would undo the above
+    try:
+        quantize_dynamic(
+            path, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _export_text(student: Student, folder: Path) -> None:

@@ -84,16 +84,28 @@ class DistillStage:
                 cameras=own.data.cameras,
                 seed=own.seed,
             )
-        known = None if self.labels is None else self.labels.answers.features
-        self.distilled = Distilled(self.student, features=0 if known is None else known.shape[1])
+        self.distilled = Distilled(self.student, features=self._features())
         self.module = self.distilled
+
+    def _features(self) -> int:
+        """Of the teacher's context, how many the loss `features` compares."""
+        if "features" not in self.active:
+            return 0
+        known = None if self.labels is None else self.labels.answers.features
+        if known is None:
+            raise expected(
+                "a teacher whose context modulates its action, for the loss `features`",
+                got="one that only attends to it",
+                do="give `features` weight 0",
+            )
+        return known.shape[1]
 
     def _hire(self) -> Teacher | None:
         """The teacher, whose model says what is seen. Where nothing is asked of it, that is all it does."""
         config = self.config
         if not config.teacher.run:
             return None
-        teacher = Teacher(config.teacher, ways="flow" in self.active, features="features" in self.active)
+        teacher = Teacher(config.teacher, ways="flow" in self.active)
         if "flow" in self.active and config.student.chunk != teacher.chunk:
             raise expected(
                 f"student.chunk={teacher.chunk}, as the teacher's, for the loss `flow`",

@@ -25,7 +25,7 @@ from wam.training.state import newest_checkpoint
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """To N frames. path (N, draws, P + 1, K, A): each chunk on its way from noise, normalised, the chunk itself last; P is 0
-    where the way is not wanted. features (N, F) float16, where they are."""
+    where the way is not wanted. features (N, F) float16: the summaries that modulate its action; None where nothing does."""
 
     path: Tensor
     features: Tensor | None = None
@@ -57,10 +57,10 @@ class Answers:
 
 
 class Teacher:
-    """folder: its checkpoint; sha256: of its weights. ways, features: whether answers hold them."""
+    """folder: its checkpoint; sha256: of its weights. ways: whether answers hold whole paths."""
 
-    def __init__(self, config: TeacherConfig, *, ways: bool = False, features: bool = False) -> None:
-        self.config, self.ways, self.features = config, ways, features
+    def __init__(self, config: TeacherConfig, *, ways: bool = False) -> None:
+        self.config, self.ways = config, ways
         self.folder = newest_checkpoint(Path(config.run))
         self.model = from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.sha256 = sha256(self.folder / "model.safetensors")
@@ -94,7 +94,7 @@ class Teacher:
         """What its answers depend on beside the frames."""
         c = self.config
         asked = {"steps": c.steps, "draws": c.draws, "batch_size": c.batch_size}
-        return {"teacher": self.sha256, **asked, "ways": self.ways, "features": self.features}
+        return {"teacher": self.sha256, **asked, "ways": self.ways}
 
     @torch.no_grad()
     def answer(self, batch: Batch, *, seed: int) -> Answers:
@@ -116,16 +116,8 @@ class Teacher:
             asked[rows.tolist()], steps=self.config.steps, seed=seed, context=context.expand(draws), path=path
         )
         chunks = torch.stack([point["action"].float() for point in (path if self.ways else path[-1:])], dim=1)
-        features = None
-        if self.features:
-            known = self.model.network.table.modulators("action", context.summaries)
-            if not known:
-                raise expected(
-                    "a teacher whose context modulates its action, for the loss `features`",
-                    got="one that only attends to it",
-                    do="give `features` weight 0",
-                )
-            features = torch.cat([context.summaries[s][:, 0] for s in known], dim=1).half().to(home)
+        known = self.model.network.table.modulators("action", context.summaries)
+        features = torch.cat([context.summaries[s][:, 0] for s in known], dim=1).half().to(home) if known else None
         return Answers(path=chunks.unflatten(0, (batch.size, draws)).to(home), features=features)
 
     @torch.no_grad()

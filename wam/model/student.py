@@ -165,7 +165,7 @@ class Student(nn.Module):
         """z (B, width). images uint8, state (B, S) in its own units, told (B, D); known (B,) bool: whose state is there."""
         pictures = to_signed(images).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         B, V = pictures.shape[:2]
-        seen = self.encoder(pictures.flatten(0, 1), told.repeat_interleave(V, 0)).reshape(B, -1)
+        seen = self.encoder(pictures.flatten(0, 1), told[:, None].expand(-1, V, -1).flatten(0, 1)).reshape(B, -1)
         own = self.normalizer("state").normalize(state)
         own = own[:, self.config.columns] if self.config.columns else own
         if known is not None:

@@ -16,15 +16,9 @@ from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.occupancy import Drawn, OccupancyHead
+from wam.model.parts import make_ends, make_head, make_stem, make_summary
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
-from wam.model.stems import (
-    ChunkHead,
-    ChunkStem,
-    ClockEmbedding,
-    TextStem,
-    VectorStem,
-    VideoSummary,
-)
+from wam.model.stems import ClockEmbedding
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
 from wam.tokenizers.video import VideoTokenizer, to_signed, to_unit
@@ -60,64 +54,26 @@ class JointNetwork(nn.Module):
         self.heads = nn.ModuleDict()
         self.videos = nn.ModuleDict()
         self.video_summaries = nn.ModuleDict()
-        latent_size = config.image_size // video.spatial
         for s, c in config.streams.items():
             self._make_edges(s)
-            if c.kind == "text":
-                self.stems[s] = TextStem(text, tokens=c.tokens, width=widths[s], condition_width=W)
-            elif c.kind == "vector":
-                if wrong := [column for column in c.columns if not 0 <= column < config.state_dim]:
-                    raise expected(
-                        f"columns of a state of {config.state_dim} numbers",
-                        got=wrong,
-                        do=f"set model.streams.{s}.columns",
-                    )
-                self.stems[s] = VectorStem(
-                    len(c.columns) or config.state_dim,
-                    embodiments=config.embodiments,
-                    prompts=0 if s in unseen else config.soft_prompts,
-                    width=widths[s],
-                    condition_width=W,
-                )
-            elif c.kind == "chunk":
-                dim, length = self.chunk_shape(s)
-                self.stems[s] = ChunkStem(
-                    dim,
-                    length,
-                    embodiments=config.embodiments,
-                    registers=c.registers,
-                    width=widths[s],
-                    condition_width=W,
-                )
-                self.heads[s] = ChunkHead(
-                    dim, length, embodiments=config.embodiments, width=widths[s], condition_width=W
-                )
-            elif c.kind == "video":
-                self._make_video(s, latent_size, video.channels, widths[s], W)
-            else:
-                raise expected("stream kind text, video, vector or chunk", got=f"{c.kind!r} for {s!r}", do="mend it")
+            if c.kind == "video":
+                self._make_video(s, widths[s])
+                continue
+            self.stems[s] = make_stem(config, s, width=widths[s], text=text, seen=s not in unseen)
+            if c.kind == "chunk":
+                self.heads[s] = make_head(config, s, width=widths[s])
         self.occupancy: OccupancyHead | None = None
         if config.occupancy.loss_weight:
             self._make_edges("occupancy")
             self.occupancy = OccupancyHead(config, dict(self.videos.items()), condition_width=W)
 
-    def _make_video(self, stream: str, size: int, channels: int, width: int, condition_width: int) -> None:
+    def _make_video(self, stream: str, width: int) -> None:
         c = self.config.streams[stream]
-        ends = VideoEnds(
-            c,
-            size=size,
-            channels=channels,
-            views=self.config.views,
-            width=width,
-            condition_width=condition_width,
-            beside=stream in self.table.skips,
-            predicts=stream in self.config.noisy,
-        )
+        ends = make_ends(self.config, stream, width=width, table=self.table, video=self.video_tokenizer)
         self.videos[stream] = ends
         if any(stream in self.table.modulators(s, self.config.streams) for s in self.config.streams):
-            frames = 1 if stream == "observation" else len(self.config.future) // c.tubelet
-            self.video_summaries[stream] = VideoSummary(
-                frames * ends.groups * c.grid**2, width=width, condition_width=condition_width
+            self.video_summaries[stream] = make_summary(
+                self.config, stream, width=width, per_frame=ends.groups * c.grid**2
             )
 
     def _make_edges(self, stream: str) -> None:
@@ -125,12 +81,6 @@ class JointNetwork(nn.Module):
             edge = nn.Linear(self.condition_width, self.condition_width)
             nn.init.normal_(edge.weight, std=self.condition_width**-0.5)  # keeps the summary's unit scale
             self.edges[f"{source}->{stream}"] = edge
-
-    def chunk_shape(self, stream: str) -> tuple[int, int]:
-        """(A, K) of a chunk stream."""
-        c = self.config
-        latent = (c.latent_action_dim, c.latent_action_length or c.chunk)
-        return {"action": (c.action_dim, c.chunk), "latent_action": latent, "value": (1, 1)}[stream]
 
     def _ends(self, stream: str) -> VideoEnds:
         return cast(VideoEnds, self.videos[stream])

@@ -33,6 +33,7 @@ from wam.model.inpainting import Inpainting, inpaint
 from wam.model.network import JointNetwork
 from wam.model.normalize import Normalizer
 from wam.model.occupancy import Drawn
+from wam.model.parts import chunk_shape
 from wam.model.steering import Steering, descend
 from wam.tokenizers.text import TextEncoder, make_text_encoder
 from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
@@ -119,7 +120,7 @@ class WorldActionModel(nn.Module):
         if c.streams[stream].kind == "video":
             side = c.image_size // video.spatial
             return size, c.views, len(c.future) // video.temporal, side, side, video.channels
-        dim, length = self.network.chunk_shape(stream)
+        dim, length = chunk_shape(c, stream)
         return size, length, dim
 
     # sampling ---------------------------------------------------------------------------------------------------

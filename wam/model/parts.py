@@ -1,0 +1,76 @@
+"""The parts of the network that a stream has beside its expert: a stem, a head, and for frames both ends and a summary."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from wam.contracts import expected
+from wam.model.config import ModelConfig
+from wam.model.frames import VideoEnds
+from wam.model.stems import ChunkHead, ChunkStem, TextStem, VectorStem, VideoSummary
+from wam.model.visibility import VisibilityTable
+from wam.tokenizers.text import TextEncoder
+from wam.tokenizers.video import VideoTokenizer
+
+
+def chunk_shape(config: ModelConfig, stream: str) -> tuple[int, int]:
+    """(A, K) of a chunk stream."""
+    latent = (config.latent_action_dim, config.latent_action_length or config.chunk)
+    return {"action": (config.action_dim, config.chunk), "latent_action": latent, "value": (1, 1)}[stream]
+
+
+def make_stem(config: ModelConfig, stream: str, *, width: int, text: TextEncoder, seen: bool) -> nn.Module:
+    """The stem of a text, vector or chunk stream; one that no other sees has no soft prompts."""
+    c, W = config.streams[stream], config.condition_width
+    if c.kind == "text":
+        return TextStem(text, tokens=c.tokens, width=width, condition_width=W)
+    if c.kind == "vector":
+        if wrong := [column for column in c.columns if not 0 <= column < config.state_dim]:
+            raise expected(
+                f"columns of a state of {config.state_dim} numbers", got=wrong, do=f"set model.streams.{stream}.columns"
+            )
+        return VectorStem(
+            len(c.columns) or config.state_dim,
+            embodiments=config.embodiments,
+            prompts=config.soft_prompts if seen else 0,
+            width=width,
+            condition_width=W,
+        )
+    if c.kind == "chunk":
+        dim, length = chunk_shape(config, stream)
+        return ChunkStem(
+            dim,
+            length,
+            embodiments=config.embodiments,
+            registers=c.registers,
+            width=width,
+            condition_width=W,
+        )
+    raise expected("stream kind text, video, vector or chunk", got=f"{c.kind!r} for {stream!r}", do="mend it")
+
+
+def make_head(config: ModelConfig, stream: str, *, width: int) -> ChunkHead:
+    dim, length = chunk_shape(config, stream)
+    return ChunkHead(dim, length, embodiments=config.embodiments, width=width, condition_width=config.condition_width)
+
+
+def make_ends(
+    config: ModelConfig, stream: str, *, width: int, table: VisibilityTable, video: VideoTokenizer
+) -> VideoEnds:
+    """Both ends of a native video stream."""
+    return VideoEnds(
+        config.streams[stream],
+        size=config.image_size // video.spatial,
+        channels=video.channels,
+        views=config.views,
+        width=width,
+        condition_width=config.condition_width,
+        beside=stream in table.skips,
+        predicts=stream in config.noisy,
+    )
+
+
+def make_summary(config: ModelConfig, stream: str, *, width: int, per_frame: int) -> VideoSummary:
+    """per_frame: tokens of a frame, or of a tubelet."""
+    frames = 1 if stream == "observation" else len(config.future) // config.streams[stream].tubelet
+    return VideoSummary(frames * per_frame, width=width, condition_width=config.condition_width)

@@ -15,26 +15,25 @@ from wam.model.config import ModelConfig
 from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
+from wam.model.latents import FrameCoder
 from wam.model.occupancy import Drawn, OccupancyHead
 from wam.model.parts import make_ends, make_head, make_stem, make_summary
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.stems import ClockEmbedding
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
-from wam.tokenizers.video import VideoTokenizer, to_signed, to_unit
+from wam.tokenizers.video import VideoTokenizer
 
 
-class JointNetwork(nn.Module):
+class JointNetwork(FrameCoder):
     """From streams at their clocks to predictions. `condition_width` W is the width of every adaLN condition."""
 
-    video_tokenizer: VideoTokenizer
     observation_views: Tensor
 
     def __init__(self, config: ModelConfig, *, text: TextEncoder, video: VideoTokenizer) -> None:
-        super().__init__()
         config.validate()
-        self.config, self.table = config, table_from(config.visibility)
-        self.video_tokenizer = video
+        super().__init__(config, video)
+        self.table = table_from(config.visibility)
         W = self.condition_width = config.condition_width
         widths = {s: config.stream_width(s) for s in config.streams}
         unseen = {s for s in config.vectors if not self.table.is_seen(s, config.streams)}
@@ -86,36 +85,6 @@ class JointNetwork(nn.Module):
         return cast(VideoEnds, self.videos[stream])
 
     # context ----------------------------------------------------------------------------------------------------
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """uint8 or [0, 1] float frames (B, V, T, H, W, C) -> latents (B, V, T', h, w, c)."""
-        size = self.config.image_size
-        if frames.shape[-3:] != (size, size, 3):
-            raise expected(
-                f"frames of {size} x {size} x 3",
-                got=tuple(frames.shape[-3:]),
-                do="resize them, or set model.image_size",
-            )
-        if frames.shape[1] != self.config.views:
-            raise expected(f"{self.config.views} views", got=frames.shape[1], do="choose the cameras of the dataset")
-        signed = to_signed(frames) if frames.dtype == torch.uint8 else frames.float() * 2 - 1
-        if self.video_tokenizer.temporal == 1:
-            return self.video_tokenizer.encode(signed)
-        return torch.cat([self.video_tokenizer.encode(frame) for frame in signed.split(1, dim=2)], dim=2)
-
-    def encode_future(self, images: Tensor, future: Tensor) -> Tensor:
-        """Frames to come -> their latents. A causal tokenizer starts from the present and its first latent is dropped."""
-        if self.video_tokenizer.temporal == 1:
-            return self.encode_frames(future)
-        frames = torch.cat([images[:, :, -1:], future], dim=2)
-        signed = to_signed(frames) if frames.dtype == torch.uint8 else frames.float() * 2 - 1
-        return self.video_tokenizer.encode(signed)[:, :, 1:]
-
-    def decode_future(self, present: Tensor, latents: Tensor) -> Tensor:
-        """Latents (B, V, T', h, w, c) -> frames (B, V, T, H, W, C) in [0, 1]; present: latents of the frame before them."""
-        if self.video_tokenizer.temporal == 1:
-            return to_unit(self.video_tokenizer.decode(latents))
-        return to_unit(self.video_tokenizer.decode(torch.cat([present, latents], dim=2)))[:, :, 1:]
 
     def context(self, batch: Batch, *, hide: Mapping[str, Tensor] | None = None, time: int = 0) -> Context:
         """Run the streams that no noisy stream reaches. hide: rows (B,) bool from which a vector stream is kept away."""

@@ -1,7 +1,7 @@
 """The native stream expert: a DiT block split in two, so that attention between its halves can join streams.
 
 Source: DiT (Peebles and Xie 2023) for adaLN; mixture of transformers (Liang et al. 2024) for the split.
-A pretrained expert is any module with the same three methods.
+A pretrained expert is any module with the same three methods (see `wam.model.backbones`).
 """
 
 from __future__ import annotations

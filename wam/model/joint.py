@@ -7,8 +7,9 @@ slow dense-mask version that this one is tested against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from wam.model.expert import NativeExpert, Rotary
 from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
 
+if TYPE_CHECKING:
+    from wam.model.backbones.interface import Told
+
 KeysValues = tuple[Tensor, Tensor]
 Sources = tuple[tuple[str, bool], ...]
 """(stream, detached) of all that a stream sees."""
@@ -26,11 +30,12 @@ Sources = tuple[tuple[str, bool], ...]
 
 @dataclass(kw_only=True)
 class StreamInput:
-    """One stream at the transformer's door: tokens h (B, L, D), condition (B, G, condition width), rotary table,
-    frames (T): into how many equal blocks a causal stream's tokens fall."""
+    """One stream at the transformer's door: tokens h (B, L, D), condition (B, G, condition width), or what a pretrained
+    stream's layers are told in its place, rotary table, frames (T): into how many equal blocks a causal stream's tokens
+    fall."""
 
     h: Tensor
-    condition: Tensor
+    condition: Tensor | Told
     rotary: Rotary | None = None
     frames: int = 1
 
@@ -86,7 +91,10 @@ def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, 
 
 
 class JointTransformer(nn.Module):
-    """Stream experts side by side, `depth` layers of them. widths: D by stream."""
+    """Stream experts side by side, `depth` layers of them. widths: D by stream of those made here.
+
+    pretrained: `depth` layers by stream that come as they are. shared: streams that run through another's experts.
+    """
 
     def __init__(
         self,
@@ -97,9 +105,11 @@ class JointTransformer(nn.Module):
         head_dim: int,
         condition_width: int,
         mlp_ratios: Mapping[str, float],
+        pretrained: Mapping[str, Sequence[nn.Module]] | None = None,
+        shared: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.depth = depth
+        self.depth, self.shared = depth, dict(shared or {})
         self.experts = nn.ModuleDict(
             {
                 stream: nn.ModuleList(
@@ -115,6 +125,12 @@ class JointTransformer(nn.Module):
                 for stream, width in widths.items()
             }
         )
+        for stream, layers in (pretrained or {}).items():
+            self.experts[stream] = nn.ModuleList(layers)
+
+    def layers(self, stream: str) -> Any:
+        """The stream's experts, one of each layer."""
+        return self.experts[self.shared.get(stream, stream)]
 
     def forward(
         self,
@@ -138,7 +154,10 @@ class JointTransformer(nn.Module):
         h = {s: given.h for s, given in streams.items()}
         present = tuple(dict.fromkeys([*context, *streams]))
         kept = {s: StreamCache(frames=given.frames) for s, given in streams.items()} if keep_cache else {}
-        conditions = {s: F.silu(given.condition) for s, given in streams.items()}
+        conditions = {
+            s: F.silu(given.condition) if isinstance(given.condition, Tensor) else given.condition
+            for s, given in streams.items()
+        }
         masks = {s: self._mask(s, given, table, context, window) for s, given in streams.items()}
         sources = {s: self._sources(s, table, present) for s in streams}
         for layer in range(self.depth):
@@ -146,7 +165,7 @@ class JointTransformer(nn.Module):
             cached = {s: cache.layers[layer] for s, cache in context.items()}
             own: dict[str, KeysValues] = {}
             for s, given in streams.items():
-                expert = self.experts[s][layer]  # type: ignore[index]
+                expert = self.layers(s)[layer]
                 modulation[s] = expert.modulation(conditions[s])
                 queries[s], key, value = expert.qkv(h[s], modulation[s], given.rotary)
                 own[s] = (key, value)
@@ -163,7 +182,7 @@ class JointTransformer(nn.Module):
                 if mask is not None:  # all before a causal stream's own keys are visible
                     mask = F.pad(mask, (keys.shape[2] - mask.shape[1], 0), value=True)
                 attended = attend(queries[s], keys, values, mask=mask)
-                h[s] = self.experts[s][layer].update(h[s], attended, modulation[s])  # type: ignore[index]
+                h[s] = self.layers(s)[layer].update(h[s], attended, modulation[s])
         return h, kept
 
     @staticmethod

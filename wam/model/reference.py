@@ -27,14 +27,14 @@ def dense_forward(
     for layer in range(transformer.depth):
         modulation, parts = {}, {}
         for s in names:
-            expert = transformer.experts[s][layer]  # type: ignore[index]
-            modulation[s] = expert.modulation(F.silu(streams[s].condition))
+            expert, condition = transformer.layers(s)[layer], streams[s].condition
+            modulation[s] = expert.modulation(F.silu(condition) if isinstance(condition, Tensor) else condition)
             parts[s] = expert.qkv(h[s], modulation[s], streams[s].rotary)
         q, k, v = (torch.cat([parts[s][i] for s in names], dim=2) for i in range(3))
         scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
         attended = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
         for s, piece in zip(names, attended.split(list(lengths.values()), dim=2), strict=True):
-            h[s] = transformer.experts[s][layer].update(h[s], piece, modulation[s])  # type: ignore[index]
+            h[s] = transformer.layers(s)[layer].update(h[s], piece, modulation[s])
     return h
 
 

@@ -233,6 +233,16 @@ class TestPretrained:
         nested = PretrainedTextEncoder(str(tmp_path), subfolder="text_encoder")
         torch.testing.assert_close(nested(SENTENCES)[0], encoder(SENTENCES)[0])
 
+    def test_a_padded_sentence_attends_to_its_padding(self, t5: Path) -> None:
+        encoder = make_text_encoder(TextConfig(kind="pretrained", name=str(t5), max_tokens=9, padded=True))
+        assert isinstance(encoder, PretrainedTextEncoder)
+        tokens = encoder.tokenizer("open the faucet", return_tensors="pt", padding="max_length", max_length=9)
+        truth = encoder.network(input_ids=tokens["input_ids"]).last_hidden_state[:, :4]
+        features, mask = encoder(["open the faucet"])
+        torch.testing.assert_close(features, truth)
+        assert mask.tolist() == [[True] * 4]
+        assert not torch.allclose(features, PretrainedTextEncoder(str(t5))(["open the faucet"])[0])
+
     def test_a_tokenizer_without_special_tokens_still_gives_the_empty_sentence_a_token(self) -> None:
         from tokenizers.processors import TemplateProcessing
 

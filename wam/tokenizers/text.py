@@ -52,7 +52,8 @@ class TextConfig:
     """Which text encoder. kind ``small``: width, depth, heads, vocabulary, max_words; ``pretrained``: the rest.
 
     name: a folder or a hub name. subfolder: where the encoder lies in it (``text_encoder`` in diffusers pipelines,
-    whose tokenizer is then read from ``tokenizer``). max_tokens: longest sentence of a T5 or UMT5.
+    whose tokenizer is then read from ``tokenizer``). max_tokens: longest sentence of a T5 or UMT5. padded: a
+    sentence is encoded in the midst of its padding up to there, which it attends to, as for LTX-Video.
     """
 
     kind: Literal["small", "pretrained"] = "small"
@@ -65,6 +66,7 @@ class TextConfig:
     revision: str | None = None
     subfolder: str = ""
     max_tokens: int = 64
+    padded: bool = False
 
 
 def make_text_encoder(config: TextConfig) -> TextEncoder:
@@ -79,7 +81,13 @@ def make_text_encoder(config: TextConfig) -> TextEncoder:
         )
     if not config.name:
         raise expected("a name for the pretrained text encoder", got="none", do="set `name` to a folder or a hub name")
-    return PretrainedTextEncoder(config.name, config.revision, subfolder=config.subfolder, max_tokens=config.max_tokens)
+    return PretrainedTextEncoder(
+        config.name,
+        config.revision,
+        subfolder=config.subfolder,
+        max_tokens=config.max_tokens,
+        padded=config.padded,
+    )
 
 
 # ---------------------------------------------------------------- learned with the model
@@ -181,7 +189,13 @@ class PretrainedTextEncoder(Frozen, TextEncoder):
     """
 
     def __init__(
-        self, name_or_path: str, revision: str | None = None, *, subfolder: str = "", max_tokens: int = 64
+        self,
+        name_or_path: str,
+        revision: str | None = None,
+        *,
+        subfolder: str = "",
+        max_tokens: int = 64,
+        padded: bool = False,
     ) -> None:
         super().__init__()
         from safetensors import SafetensorError
@@ -199,24 +213,26 @@ class PretrainedTextEncoder(Frozen, TextEncoder):
         except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
             raise not_on_disk("the text encoder", name_or_path, revision, error) from error
         refuse_missing("the text encoder", name_or_path, report["missing_keys"])
-        self._set_up(network, tokenizer, max_tokens)
+        self._set_up(network, tokenizer, max_tokens, padded)
         self.provenance = read_provenance(name_or_path, revision or getattr(config, "_commit_hash", None))
 
     @classmethod
-    def from_config(cls, config: Any, tokenizer: Any, *, max_tokens: int = 64) -> PretrainedTextEncoder:
+    def from_config(
+        cls, config: Any, tokenizer: Any, *, max_tokens: int = 64, padded: bool = False
+    ) -> PretrainedTextEncoder:
         """A network with random weights of a transformers config; its provenance says random."""
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
-        encoder._set_up(_network_class(config.model_type)(config), tokenizer, max_tokens)
+        encoder._set_up(_network_class(config.model_type)(config), tokenizer, max_tokens, padded)
         encoder.provenance = {"source": f"{config.model_type} from its config", "revision": None, "random": True}
         return encoder
 
-    def _set_up(self, network: nn.Module, tokenizer: Any, max_tokens: int) -> None:
+    def _set_up(self, network: nn.Module, tokenizer: Any, max_tokens: int, padded: bool) -> None:
         self._hold(network)
         config: Any = network.config
         self.tokenizer, self.width = tokenizer, int(config.hidden_size)
         # SigLIP is trained on sentences padded to its full length, with the padding attended to
-        self.pads_to_full = str(config.model_type).startswith("siglip")
+        self.pads_to_full = padded or str(config.model_type).startswith("siglip")
         self.max_tokens = getattr(config, "max_position_embeddings", None) or max_tokens
         self._features: dict[str, Tensor] = {}
 

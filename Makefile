@@ -12,7 +12,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"wam needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,serve,export,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,serve,export,adapters,dev]'
 	touch $@
 
 demo: setup
@@ -31,7 +31,7 @@ lint: setup
 
 bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
 	mkdir -p runs/bench
-	@missed=; for name in conditionals cache rollout step occupancy loader curate latency fuzz-guard server fuzz-server; do \
+	@missed=; for name in conditionals cache rollout step occupancy loader curate latency fuzz-guard server fuzz-server parity backbone; do \
 	  $(BIN)/wam bench $$name --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }
 

@@ -9,6 +9,7 @@ from wam.contracts import expected
 from wam.diffusion.clocks import RULES, ClockConfig
 from wam.diffusion.flow import Parametrisation
 from wam.geometry.grid import VoxelConfig
+from wam.model.backbones.config import BackboneConfig, LoraConfig
 from wam.tokenizers.text import TextConfig
 from wam.tokenizers.video import VideoConfig
 
@@ -27,6 +28,9 @@ class StreamConfig:
     residual blocks in the conv stem too. warp: an x0 prediction moves the present by a flow before it adds to it.
     tokens: length every sentence is padded or cut to. columns: of the state, which a vector reads; none named: all of them,
     where training finds no velocities among the state's names (`split_state`).
+    backbone: a pretrained network whose blocks are a video stream's experts and whose own ends take the stem's place. shares:
+    the stream with a backbone whose layers this video stream runs through too. lora: adapters beside the experts, whose own
+    weights then stay as they are.
     """
 
     kind: str
@@ -46,6 +50,9 @@ class StreamConfig:
     warp: bool = False
     tokens: int = 12
     columns: list[int] = field(default_factory=list)
+    backbone: BackboneConfig | None = None
+    shares: str = ""
+    lora: LoraConfig | None = None
 
 
 @dataclass(kw_only=True)

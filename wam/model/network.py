@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.geometry.cameras import Cameras
+from wam.model.backbones.bases import borrowed
+from wam.model.backbones.ends import Passage, PretrainedEnds
+from wam.model.backbones.interface import Prompt
+from wam.model.backbones.load import Backbone
+from wam.model.backbones.streams import make_pretrained, settle
 from wam.model.config import ModelConfig
 from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
-from wam.model.latents import FrameCoder
+from wam.model.latents import FrameCoder, signed
 from wam.model.occupancy import Drawn, OccupancyHead
-from wam.model.parts import make_ends, make_head, make_stem, make_summary
+from wam.model.parts import make_ends, make_head, make_stem, make_summary, tokens_of
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
-from wam.model.stems import ClockEmbedding
+from wam.model.stems import ClockEmbedding, TextStem
 from wam.model.visibility import table_from
 from wam.tokenizers.text import TextEncoder
 from wam.tokenizers.video import VideoTokenizer
@@ -30,20 +35,39 @@ class JointNetwork(FrameCoder):
 
     observation_views: Tensor
 
-    def __init__(self, config: ModelConfig, *, text: TextEncoder, video: VideoTokenizer) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        text: TextEncoder,
+        video: VideoTokenizer,
+        backbones: Mapping[str, Backbone] | None = None,
+    ) -> None:
         config.validate()
         super().__init__(config, video)
         self.table = table_from(config.visibility)
         W = self.condition_width = config.condition_width
+        pretrained = make_pretrained(
+            config,
+            backbones or {},
+            table=self.table,
+            text_width=text.width,
+            latent_channels=video.channels,
+            latent_side=config.image_size // video.spatial,
+        )
+        self.bases = pretrained.bases
         widths = {s: config.stream_width(s) for s in config.streams}
+        widths |= {s: ends.ends.description.width for s, ends in pretrained.ends.items()}
         unseen = {s for s in config.vectors if not self.table.is_seen(s, config.streams)}
         self.transformer = JointTransformer(
-            widths={s: width for s, width in widths.items() if s not in unseen},
+            widths={s: width for s, width in widths.items() if s not in unseen and s not in pretrained.ends},
             depth=config.depth,
             heads=config.heads,
             head_dim=config.head_dim,
             condition_width=W,
             mlp_ratios={s: c.mlp_ratio for s, c in config.streams.items()},
+            pretrained=pretrained.layers,
+            shared=pretrained.shared,
         )
         self.clock = ClockEmbedding(W)
         conditioned = (*config.streams, "occupancy") if config.occupancy.loss_weight else tuple(config.streams)
@@ -56,7 +80,7 @@ class JointNetwork(FrameCoder):
         for s, c in config.streams.items():
             self._make_edges(s)
             if c.kind == "video":
-                self._make_video(s, widths[s])
+                self._make_video(s, widths[s], pretrained.ends.get(s))
                 continue
             self.stems[s] = make_stem(config, s, width=widths[s], text=text, seen=s not in unseen)
             if c.kind == "chunk":
@@ -65,15 +89,17 @@ class JointNetwork(FrameCoder):
         if config.occupancy.loss_weight:
             self._make_edges("occupancy")
             self.occupancy = OccupancyHead(config, dict(self.videos.items()), condition_width=W)
+        settle(config, self.transformer, pretrained.ends)
 
-    def _make_video(self, stream: str, width: int) -> None:
-        c = self.config.streams[stream]
-        ends = make_ends(self.config, stream, width=width, table=self.table, video=self.video_tokenizer)
+    def _make_video(self, stream: str, width: int, pretrained: PretrainedEnds | None) -> None:
+        c, video = self.config, self.video_tokenizer
+        ends = pretrained or make_ends(c, stream, width=width, table=self.table, video=video)
         self.videos[stream] = ends
-        if any(stream in self.table.modulators(s, self.config.streams) for s in self.config.streams):
-            self.video_summaries[stream] = make_summary(
-                self.config, stream, width=width, per_frame=ends.groups * c.grid**2
-            )
+        if any(stream in self.table.modulators(s, c.streams) for s in c.streams):
+            joined = c.streams[stream].tubelet * video.temporal
+            frames = 1 if stream == "observation" else len(c.future) // joined
+            tokens = tokens_of(ends, frames=frames, side=c.image_size // video.spatial)
+            self.video_summaries[stream] = make_summary(c, stream, tokens=tokens, width=width)
 
     def _make_edges(self, stream: str) -> None:
         for source in self.table.modulators(stream, self.config.streams):
@@ -84,6 +110,14 @@ class JointNetwork(FrameCoder):
     def _ends(self, stream: str) -> VideoEnds:
         return cast(VideoEnds, self.videos[stream])
 
+    def _pretrained(self, stream: str) -> PretrainedEnds | None:
+        ends = dict(self.videos.items()).get(stream)
+        return ends if isinstance(ends, PretrainedEnds) else None
+
+    def borrowed(self) -> set[str]:
+        """Names of weights that a checkpoint leaves to the pretrained base they came from."""
+        return borrowed(self.config, self.bases, self)
+
     # context ----------------------------------------------------------------------------------------------------
 
     def context(self, batch: Batch, *, hide: Mapping[str, Tensor] | None = None, time: int = 0) -> Context:
@@ -92,13 +126,14 @@ class JointNetwork(FrameCoder):
         size, frames = batch.size, latents.shape[2]
         inputs: dict[str, StreamInput] = {}
         summaries: dict[str, Tensor] = {}
+        sentences = batch.instruction or ("",) * size
+        prompts = {s: self._prompt(s, sentences, batch.images) for s in self.bases}
         if "text" in self.stems:
-            sentences = batch.instruction or ("",) * size
             h, summaries["text"] = self.stems["text"](sentences)
             condition = self.stream_bias["text"].expand(size, 1, -1)
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
         times = time + self.config.history_stride * torch.arange(1 - frames, 1)
-        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times)
+        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
         inputs |= self._vectors(
             batch.state, summaries, size=size, hide=hide or {}, embodiment=batch.embodiment, time=time
         )
@@ -107,10 +142,24 @@ class JointNetwork(FrameCoder):
             size=size,
             caches=caches,
             summaries=summaries,
+            prompts=prompts,
             present=latents[:, :, -1:],
             view_mask=batch.view_mask,
             embodiment=batch.embodiment,
             time=time,
+        )
+
+    def _prompt(self, stream: str, sentences: Sequence[str], images: Tensor) -> Prompt:
+        """What the pretrained stream's cross-attention reads, of sentences and observed frames (B, V, T, H, W, C)."""
+        ends = self._pretrained(stream)
+        assert ends is not None
+        features, mask = cast(TextStem, self.stems["text"]).encoder(sentences)
+        return ends.prompt(
+            features,
+            mask,
+            present=signed(images[:, :, -1:]),
+            future=len(self.config.future),
+            encode=self.video_tokenizer.encode,
         )
 
     @property
@@ -120,6 +169,7 @@ class JointNetwork(FrameCoder):
         alone = self.table.inputs("text") & streams <= {"text"}
         return (
             alone
+            and self._pretrained("observation") is None
             and "observation" in self.table.causal
             and self.table.inputs("observation") & streams <= {"observation", "text"}
         )
@@ -147,7 +197,7 @@ class JointNetwork(FrameCoder):
                 caches["text"] = caches["text"].turned(moved)
         for stream in self.config.vectors:
             caches.pop(stream, None)
-        inputs = {"observation": self._observation(latents, context.view_mask, summaries, torch.tensor(times))}
+        inputs = {"observation": self._observation(latents, context.view_mask, summaries, torch.tensor(times), {})}
         _, newer = self.transformer(inputs, self.table, context=caches, cache_only=True, window=window)
         caches["observation"] = caches["observation"].extend(newer["observation"], keep=window)
         if self.config.vectors:
@@ -189,15 +239,26 @@ class JointNetwork(FrameCoder):
         return inputs
 
     def _observation(
-        self, latents: Tensor, view_mask: Tensor | None, summaries: dict[str, Tensor], times: Tensor
+        self,
+        latents: Tensor,
+        view_mask: Tensor | None,
+        summaries: dict[str, Tensor],
+        times: Tensor,
+        prompts: Mapping[str, Prompt],
     ) -> StreamInput:
         """Latents (B, V, T, h, w, c) of observed frames at `times` (T,), in dataset frames; the newest frame's summary
         joins `summaries`."""
         size, _, frames = latents.shape[:3]
         if view_mask is not None:
             latents = latents * view_mask[:, :, None, None, None, None]
-        ends = self._ends("observation")
         condition = self._condition("observation", summaries, size)
+        if (pretrained := self._pretrained("observation")) is not None:
+            prompt = prompts[self.config.streams["observation"].shares]
+            passage = pretrained.embed(latents, condition, clock=latents.new_zeros(size), prompt=prompt)
+            if "observation" in self.video_summaries:
+                summaries["observation"] = self.video_summaries["observation"](passage.frames[:, -1])
+            return passage.input
+        ends = self._ends("observation")
         h, _ = ends.embed(latents, condition)
         if "observation" in self.video_summaries:
             summaries["observation"] = self.video_summaries["observation"](h[:, -1].flatten(1, 2))
@@ -248,20 +309,36 @@ class JointNetwork(FrameCoder):
         tokens: dict[str, Tensor] = {}
         conditions: dict[str, Tensor] = {}
         features: dict[str, Sequence[Tensor]] = {}
+        passages: dict[str, Passage] = {}
         summaries = dict(context.summaries)
         chunks, videos = ([s for s in signals if (s in self.videos) == video] for video in (False, True))
         for s in chunks:
             tokens[s], summaries[s] = self.stems[s](signals[s], embedded[s][:, 0], context.embodiment)
         for s in videos:  # after the chunks, whose summaries already steer a video's stem
             conditions[s] = self._condition(s, summaries, size, embedded[s])
-            h, features[s] = self._ends(s).embed(signals[s], conditions[s], present=context.present, clock=clocks[s])
-            tokens[s] = h.flatten(1, 3)
+            if (pretrained := self._pretrained(s)) is not None:
+                passages[s] = pretrained.embed(
+                    signals[s],
+                    conditions[s],
+                    clock=clocks[s],
+                    prompt=context.prompts[s],
+                    present=context.present,
+                    start=0 if pretrained.leads else context.caches["observation"].frames,
+                )
+                tokens[s] = passages[s].input.h
+            else:
+                h, features[s] = self._ends(s).embed(
+                    signals[s], conditions[s], present=context.present, clock=clocks[s]
+                )
+                tokens[s] = h.flatten(1, 3)
             if s in self.video_summaries:
                 summaries[s] = self.video_summaries[s](tokens[s], embedded[s].mean(1))
         for s in chunks:
             conditions[s] = self._condition(s, summaries, size, embedded[s])
         inputs = {
-            s: StreamInput(
+            s: passages[s].input
+            if s in passages
+            else StreamInput(
                 h=tokens[s],
                 condition=conditions[s],
                 rotary=self._rotary(self._positions(s, signal, context.time), signal.device),
@@ -272,6 +349,9 @@ class JointNetwork(FrameCoder):
         h, _ = self.transformer(inputs, self.table, context=context.caches)
         predictions: dict[str, Tensor] = {}
         for s, signal in signals.items():
+            if (pretrained := self._pretrained(s)) is not None:
+                predictions[s] = pretrained.predict(h[s], passages[s])
+                continue
             if s not in features:
                 chunk = h[s][:, : signal.shape[1]]
                 predictions[s] = self.heads[s](chunk, conditions[s], context.embodiment)
@@ -303,7 +383,8 @@ class JointNetwork(FrameCoder):
     def _positions(self, stream: str, signal: Tensor, time: int) -> Tensor:
         c = self.config.streams[stream]
         if c.kind == "video":
-            offsets = torch.tensor(self.config.future, dtype=torch.float32).reshape(-1, c.tubelet).mean(1)
+            joined = c.tubelet * self.video_tokenizer.temporal
+            offsets = torch.tensor(self.config.future, dtype=torch.float32).reshape(-1, joined).mean(1)
             return grid_positions(time + offsets, c.grid, self._ends(stream).groups)
         times = torch.arange(signal.shape[1] + c.registers).clamp(max=signal.shape[1] - 1) + time
         return chunk_positions(times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from wam.contracts import expected
+from wam.model.backbones.ends import PretrainedEnds
 from wam.model.config import ModelConfig
 from wam.model.frames import VideoEnds
 from wam.model.stems import ChunkHead, ChunkStem, TextStem, VectorStem, VideoSummary
@@ -70,7 +71,12 @@ def make_ends(
     )
 
 
-def make_summary(config: ModelConfig, stream: str, *, width: int, per_frame: int) -> VideoSummary:
-    """per_frame: tokens of a frame, or of a tubelet."""
-    frames = 1 if stream == "observation" else len(config.future) // config.streams[stream].tubelet
-    return VideoSummary(frames * per_frame, width=width, condition_width=config.condition_width)
+def tokens_of(ends: VideoEnds | PretrainedEnds, *, frames: int, side: int) -> int:
+    """Tokens of a video stream of so many frames (or tubelets) of latents, side x side in each view."""
+    if isinstance(ends, PretrainedEnds):
+        return (frames + ends.leads) * ends.tokens(side)
+    return frames * ends.groups * ends.config.grid**2
+
+
+def make_summary(config: ModelConfig, stream: str, *, tokens: int, width: int) -> VideoSummary:
+    return VideoSummary(tokens, width=width, condition_width=config.condition_width)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wam.checkpoint import Checkpoint, code_revision
 from wam.contracts import ActionSpace, expected
+from wam.model.backbones.bases import find_backbones, is_left_out
 from wam.model.config import ModelConfig
 from wam.model.stems import TextStem
 from wam.model.wam import WorldActionModel
@@ -25,14 +26,21 @@ def save_pretrained(
     statistics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `model` (or other `tensors` of its names, say averaged ones) with what a user of it must know."""
-    network = model.network
-    parts = {"video": network.video_tokenizer.provenance}
+    """Write `model` (or other `tensors` of its names, say averaged ones) with what a user of it must know. Weights that a
+    pretrained base has are left to it; the provenance says which base that is."""
+    network, config = model.network, model.config
+    parts: dict[str, Any] = {"video": network.video_tokenizer.provenance}
     if "text" in network.stems:
         parts["text"] = cast(TextStem, network.stems["text"]).encoder.provenance
+    held: dict[str, Any] = {}
+    for s, base in network.bases.items():
+        parts.setdefault("backbones", {})[s] = {k: v for k, v in base.items() if k != "architecture"}
+        if not is_left_out(config, s, base):
+            held[s] = to_plain(base["architecture"])
     Checkpoint(
         config={
-            "model": to_plain(model.config),
+            "model": to_plain(config),
+            **({"backbones": held} if held else {}),
             "action_space": model.action_space.to_dict() if model.action_space else None,
             "cameras": list(cameras),
         },
@@ -42,9 +50,10 @@ def save_pretrained(
     ).save(folder)
 
 
-def from_pretrained(folder: str | Path) -> WorldActionModel:
+def from_pretrained(folder: str | Path, *, bases: Mapping[str, str] | None = None) -> WorldActionModel:
     """The model of a checkpoint folder, in evaluation mode. `model.cameras`, `model.provenance` and `model.statistics`
-    carry what the checkpoint says. Raises WamError if a file is missing, damaged or of another model."""
+    carry what the checkpoint says. bases: by stream, where a pretrained base lies that the checkpoint leaves out, if it has
+    moved. Raises WamError if a file or a base is missing, damaged or of another model."""
     checkpoint = Checkpoint.load(Path(folder))
     if "model" not in checkpoint.config:
         raise expected(
@@ -52,9 +61,17 @@ def from_pretrained(folder: str | Path) -> WorldActionModel:
             got=f"a checkpoint of {', '.join(checkpoint.config)}",
             do="name a folder that the stage joint, pretrain or posttrain wrote",
         )
-    space = checkpoint.config.get("action_space")
+    space, config = checkpoint.config.get("action_space"), build(ModelConfig, checkpoint.config["model"])
     model = WorldActionModel(
-        build(ModelConfig, checkpoint.config["model"]), action_space=ActionSpace.from_dict(space) if space else None
+        config,
+        action_space=ActionSpace.from_dict(space) if space else None,
+        backbones=find_backbones(
+            config,
+            checkpoint.provenance.get("parts", {}).get("backbones", {}),
+            checkpoint.config.get("backbones", {}),
+            places=bases or {},
+            checkpoint=str(folder),
+        ),
     )
     missing, unknown = model.load_state_dict(dict(checkpoint.tensors), strict=False)
     if missing or unknown:

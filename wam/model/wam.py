@@ -27,6 +27,9 @@ from wam.diffusion.flow import SMALLEST_CLOCK, to_clean, to_velocity
 from wam.diffusion.guidance import guide
 from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
 from wam.geometry.cameras import Cameras
+from wam.model.backbones.bases import leave_out
+from wam.model.backbones.load import Backbone
+from wam.model.backbones.streams import load_backbones
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
 from wam.model.inpainting import Inpainting, inpaint
@@ -64,7 +67,9 @@ class WorldActionModel(nn.Module):
         action_space: ActionSpace | None = None,
         text: TextEncoder | None = None,
         video: VideoTokenizer | None = None,
+        backbones: Mapping[str, Backbone] | None = None,
     ) -> None:
+        """text, video, backbones (by stream): in place of those that the config names."""
         super().__init__()
         self.config, self.action_space = config, action_space
         self.cameras: tuple[str, ...] = ()
@@ -74,10 +79,17 @@ class WorldActionModel(nn.Module):
             config,
             text=text or make_text_encoder(config.text),
             video=video or make_video_tokenizer(config.video),
+            backbones=load_backbones(config, backbones or {}),
         )
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
         )
+        leave_out(self)
+
+    def borrowed(self) -> set[str]:
+        """Names of weights that stay as their pretrained base has them and are no part of `state_dict()`: a checkpoint says
+        which base, and loading fetches them there."""
+        return {f"network.{name}" for name in self.network.borrowed()}
 
     def normalizer(self, name: str) -> Normalizer:
         """Of `action` or `state`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wam.checkpoint import Checkpoint
 from wam.contracts import expected
+from wam.model.backbones.adapters import plain_name
 from wam.model.wam import WorldActionModel
 from wam.training.config import StartConfig
 from wam.training.state import newest_checkpoint
@@ -67,9 +68,18 @@ def start_from(model: WorldActionModel, start: StartConfig) -> Started:
             do="mend `start.rename`",
         )
     own = model.state_dict()
+    plain = {plain_name(name): name for name in own}  # adapters may stand beside weights that came without
+    borrowed = {plain_name(name) for name in model.borrowed()}
     found: dict[str, Tensor] = {}
     for name, value in checkpoint.tensors.items():
         target = renamed(name, start.rename)
+        if plain_name(target) in borrowed:
+            raise expected(
+                "a start that leaves the frozen backbone as its base has it",
+                got=f"{folder}, which holds {name}",
+                do="name a start that was trained on the same frozen base, or do not freeze it",
+            )
+        target = target if target in own else plain.get(target, target)
         if target in own and own[target].shape == value.shape and not target.startswith("normalizers."):
             found[target] = value
     if not found:

@@ -16,33 +16,46 @@ from wam.tokenizers.text import TextConfig
 TEXT_WIDTH = 32
 """Of the features that the tiny networks read."""
 
-EACH = ("wan2.1-t2v-1.3b", "wan2.1-i2v-14b", "wan2.2-ti2v-5b", "cosmos-predict2-2b", "cosmos-predict2.5-2b", "ltx-video")
+EACH = (
+    "wan2.1-t2v-1.3b",
+    "wan2.1-i2v-14b",
+    "wan2.2-ti2v-5b",
+    "cosmos-predict2-2b",
+    "cosmos-predict2.5-2b",
+    "ltx-video",
+)
 """One of each kind; the others of the catalogue differ in size alone."""
 
 
 class LinearVae(VideoTokenizer):
-    """A causal tokenizer that maps blocks of pixels by one random matrix: 2 frames and 4 x 4 pixels in a latent."""
+    """A causal tokenizer that maps blocks of pixels by one random matrix; 2 frames and 4 x 4 pixels in a latent."""
 
     matrix: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, spatial: int = 4, temporal: int = 2) -> None:
         super().__init__()
-        self.channels, self.spatial, self.temporal = channels, 4, 2
+        self.channels, self.spatial, self.temporal = channels, spatial, temporal
         self.provenance = {"source": "a random matrix", "revision": None, "random": True}
         g = torch.Generator().manual_seed(7)
-        self.register_buffer("matrix", torch.randn(96, channels, generator=g) / 96**0.5, persistent=False)
+        numbers = 3 * temporal * spatial**2
+        matrix = torch.randn(numbers, channels, generator=g, device="cpu") / numbers**0.5
+        self.register_buffer("matrix", matrix, persistent=False)
 
     def encode(self, frames: Tensor) -> Tensor:
         self.check_frames(frames)
-        frames = torch.cat([frames[:, :, :1], frames], dim=2)
-        blocks = rearrange(frames, "b v (t p) (h i) (w j) c -> b v t h w (p i j c)", p=2, i=4, j=4)
-        return blocks @ self.matrix
+        frames = torch.cat([frames[:, :, :1]] * (self.temporal - 1) + [frames], dim=2)
+        blocks = rearrange(frames, "b v (t p) (h i) (w j) c -> b v t h w (p i j c)", **self._block)
+        return (blocks @ self.matrix).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         self.check_latents(latents)
-        blocks = latents @ torch.linalg.pinv(self.matrix)
-        frames = rearrange(blocks, "b v t h w (p i j c) -> b v (t p) (h i) (w j) c", p=2, i=4, j=4)
-        return frames[:, :, 1:]
+        blocks = (latents @ torch.linalg.pinv(self.matrix)).float()
+        frames = rearrange(blocks, "b v t h w (p i j c) -> b v (t p) (h i) (w j) c", **self._block)
+        return frames[:, :, self.temporal - 1 :]
+
+    @property
+    def _block(self) -> dict[str, int]:
+        return {"p": self.temporal, "i": self.spatial, "j": self.spatial}
 
 
 def tiny_config(name: str, *, shared: bool = False, **changes: object) -> ModelConfig:

@@ -51,6 +51,7 @@ class Known:
             revision=self.revision,
             subfolder="text_encoder",
             max_tokens=self.text_tokens,
+            padded=self.kind == LTX,
         )
 
 

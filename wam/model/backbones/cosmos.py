@@ -23,25 +23,33 @@ from wam.model.backbones.interface import (
 from wam.model.expert import Rotary, gated
 from wam.model.rope import rotate
 
+Adapted = tuple[Tensor, Tensor, Tensor]
+"""Shift, scale and gate, each (B, G, D)."""
+
 
 class CosmosModulation(NamedTuple):
-    """Shift, scale and gate, each (B, G, D), of self-attention, cross-attention and MLP; and the text that is read."""
+    """The text that is read; and how self-attention, cross-attention and the MLP are adapted."""
 
-    attention: tuple[Tensor, Tensor, Tensor]
-    text_attention: tuple[Tensor, Tensor, Tensor]
-    mlp: tuple[Tensor, Tensor, Tensor]
     text: Tensor
+    attention: Adapted
+    text_attention: Adapted
+    mlp: Adapted
 
 
 class CosmosLayer(Layer):
     def modulation(self, told: Told) -> CosmosModulation:
-        parts = [self._adapt(norm, told) for norm in (self.block.norm1, self.block.norm2, self.block.norm3)]
-        return CosmosModulation(*parts, text=told.prompt.text)
+        return CosmosModulation(
+            text=told.prompt.text,
+            attention=self._adapt(self.block.norm1, told),
+            text_attention=self._adapt(self.block.norm2, told),
+            mlp=self._adapt(self.block.norm3, told),
+        )
 
     @staticmethod
-    def _adapt(norm: Any, told: Told) -> tuple[Tensor, ...]:
+    def _adapt(norm: Any, told: Told) -> Adapted:
         inner = norm.linear_2(norm.linear_1(norm.activation(told.embedded)))
-        return tuple((inner.unflatten(-1, (3, -1)) + told.projected).unbind(dim=2))
+        shift, scale, gate = (inner.unflatten(-1, (3, -1)) + told.projected).unbind(dim=2)
+        return shift, scale, gate
 
     def qkv(self, h: Tensor, modulation: CosmosModulation, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.block.attn1
@@ -64,7 +72,7 @@ class CosmosLayer(Layer):
         return self._add(h, block.ff(normed(block.norm3.norm, h, shift, scale)), modulation.mlp)
 
     @staticmethod
-    def _add(h: Tensor, update: Tensor, modulation: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _add(h: Tensor, update: Tensor, modulation: Adapted) -> Tensor:
         return gated(h.float(), update.float(), modulation[2].float()).type_as(h)
 
 

@@ -27,20 +27,20 @@ MASKED = -10000.0
 
 
 class LtxModulation(NamedTuple):
-    """Each (B, G, D), and the prompt that is read."""
+    """The prompt that is read; the rest each (B, G, D)."""
 
+    prompt: Prompt
     shift: Tensor
     scale: Tensor
     gate: Tensor
     shift_mlp: Tensor
     scale_mlp: Tensor
     gate_mlp: Tensor
-    prompt: Prompt
 
 
 class LtxLayer(Layer):
     def modulation(self, told: Told) -> LtxModulation:
-        return LtxModulation(*(self.block.scale_shift_table + told.projected).unbind(dim=2), prompt=told.prompt)
+        return LtxModulation(told.prompt, *(self.block.scale_shift_table + told.projected).unbind(dim=2))
 
     def qkv(self, h: Tensor, modulation: LtxModulation, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.block.attn1

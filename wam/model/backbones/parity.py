@@ -169,11 +169,11 @@ def torchvision_or_resize() -> Iterator[None]:
     stand_in = SimpleNamespace(
         functional=SimpleNamespace(resize=resize), InterpolationMode=SimpleNamespace(NEAREST="nearest")
     )
-    module.transforms = stand_in  # type: ignore[attr-defined]
+    module.transforms = stand_in
     try:
         yield
     finally:
-        del module.transforms  # type: ignore[attr-defined]
+        del module.transforms
 
 
 @torch.no_grad()

@@ -30,8 +30,9 @@ class PictureReader(Frozen):
         from safetensors import SafetensorError
         from transformers import CLIPVisionModel
 
+        made: Any = CLIPVisionModel
         try:
-            network, report = CLIPVisionModel.from_pretrained(
+            network, report = made.from_pretrained(
                 source,
                 revision=revision,
                 subfolder=FOLDER,

@@ -32,21 +32,21 @@ GUIDE_MASK = 4
 
 
 class WanModulation(NamedTuple):
-    """Each (B, G, D), and the text that is read."""
+    """The text that is read; the rest each (B, G, D)."""
 
+    text: Tensor
     shift: Tensor
     scale: Tensor
     gate: Tensor
     shift_mlp: Tensor
     scale_mlp: Tensor
     gate_mlp: Tensor
-    text: Tensor
 
 
 class WanLayer(Layer):
     def modulation(self, told: Told) -> WanModulation:
         parts = (self.block.scale_shift_table + told.projected.float()).unbind(dim=2)
-        return WanModulation(*parts, text=told.prompt.text)
+        return WanModulation(told.prompt.text, *parts)
 
     def qkv(self, h: Tensor, modulation: WanModulation, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.block.attn1

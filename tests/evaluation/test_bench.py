@@ -15,6 +15,7 @@ from wam.evaluation.bench.registry import BENCHES, describe, run_bench
 from wam.evaluation.bench.step import PlainTransformer, stream_inputs
 from wam.evaluation.bench.timing import BenchResult, Target, Timings, time_in_turns
 from wam.evaluation.summary import read_summary
+from wam.model.backbones.catalogue import CATALOGUE
 from wam.model.config import ModelConfig, OccupancyConfig
 from wam.model.context import Context
 from wam.model.joint import JointTransformer, StreamInput
@@ -65,6 +66,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "repeats": 2,
         "chunks": 4,
     },
+    "parity": {"names": ["wan2.2-ti2v-5b", "ltx-video"], "shapes": [(2, 4, 4)]},
+    "backbone": {
+        "configs": {"cosmos-predict2-2b": CATALOGUE["cosmos-predict2-2b"].tiny},
+        "shape": (2, 4, 4),
+        "repeats": 2,
+        "device": CPU,
+    },
 }
 
 PROMISED = {
@@ -94,6 +102,8 @@ PROMISED = {
     },
     "fuzz-server": {"crashes": Target(value=0, at_least=False)},
     "latency": {"student_speedup": Target(value=50.0), "p99_ms": Target(value=10.0, at_least=False)},
+    "parity": {"max_abs_diff": Target(value=1e-5, at_least=False)},
+    "backbone": {"step_ratio": Target(value=1.05, at_least=False)},
 }
 NEEDS = {"server": "websockets", "fuzz-server": "websockets"}
 

@@ -47,7 +47,8 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = verbs.add_parser("bench", help="paired timings of one claim")
     parser.add_argument(
         "name",
-        help="conditionals, cache, rollout, step, occupancy, loader, curate, latency, server, fuzz-server or fuzz-guard",
+        help="conditionals, cache, rollout, step, occupancy, loader, curate, latency, server, fuzz-server, fuzz-guard, "
+        "parity or backbone",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")

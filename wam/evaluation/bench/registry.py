@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wam.contracts import expected
+from wam.evaluation.bench.backbone import bench_backbone, bench_parity
 from wam.evaluation.bench.curate import bench_curate
 from wam.evaluation.bench.fuzz_guard import bench_fuzz_guard
 from wam.evaluation.bench.latency import bench_latency
@@ -47,6 +48,8 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "server": bench_server,
     "fuzz-server": bench_fuzz_server,
     "latency": bench_latency,
+    "parity": bench_parity,
+    "backbone": bench_backbone,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def stream_inputs(network: JointNetwork, batch_size: int, device: torch.device) 
     return {
         s: StreamInput(
             h=torch.randn_like(x.h).requires_grad_(),
-            condition=torch.randn_like(x.condition.expand(batch_size, -1, -1)).requires_grad_(),
+            condition=torch.randn_like(cast(Tensor, x.condition).expand(batch_size, -1, -1)).requires_grad_(),
             rotary=x.rotary,
             frames=x.frames,
         )

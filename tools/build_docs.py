@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": "index.html",
     "docs/architecture.md": "architecture.html",
+    "docs/backbones.md": "backbones.html",
     "CONTRIBUTING.md": "contributing.html",
     "CHANGELOG.md": "changelog.html",
 }

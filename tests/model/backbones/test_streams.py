@@ -21,6 +21,7 @@ from wam.model.backbones.parity import Example, draw_example, original_forward
 from wam.model.config import ModelConfig, StreamConfig
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.reference import dense_forward
+from wam.model.rollout import rollout
 from wam.model.synthetic import synthetic_batch
 from wam.model.visibility import VisibilityTable, table_from
 from wam.model.wam import WorldActionModel
@@ -178,6 +179,17 @@ def test_what_modulates_the_future_reaches_it_once_its_steering_is_learned(share
     assert torch.equal(model.forward_dynamics(batch).future, model.forward_dynamics(other).future)
     torch.nn.init.normal_(model.network.videos["future"].steer.weight, std=0.5)  # type: ignore[union-attr,arg-type]
     assert not torch.equal(model.forward_dynamics(batch).future, model.forward_dynamics(other).future)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_is_let_run_chunk_by_chunk(shared: bool) -> None:
+    """Frames that share the pretrained layers join no cache: the context is computed anew."""
+    model = tiny_model(WAN, shared=shared, visibility="causal", history=2)
+    assert model.network.extendable != shared
+    batch = synthetic_batch(model.config, 2)
+    frames = rollout(model, batch, chunks=2, steps=1)
+    assert frames.shape == (2, 2, 8, 16, 16, 3)
+    assert torch.isfinite(frames).all()
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
+    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("parity", "backbone")},
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -132,6 +133,10 @@ ROWS = (
             unit="×"),
     at_most(source="bench-occupancy", figure="idle_overhead", says="a future, voxels not asked for, over a model without any",
             target=1.05, unit="×"),
+    at_most(source="parity", figure="max_abs_diff", target=1e-5, digits=8,
+            says="wrapped Wan, Cosmos and LTX, tiny: largest difference to the originals"),
+    at_most(source="backbone", figure="step_ratio", says="training step of a wrapped Wan over diffusers' own", target=1.05,
+            digits=3, unit="×"),
     at_most(source="server", figure="overhead_ms_p50", says="a chunk from the server over a direct call, loopback, median",
             target=2, unit=" ms"),
     at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),

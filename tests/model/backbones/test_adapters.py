@@ -103,7 +103,7 @@ def test_only_adapters_and_native_parts_are_trained(base: Path) -> None:
 )
 def test_adapters_stand_beside_the_layers_named(stream: str, targets: list[str], beside: set[str]) -> None:
     config = tiny_config(WAN)
-    config.streams[stream].lora = LoraConfig(rank=2, alpha=4.0, targets=targets)
+    config.streams[stream].lora = LoraConfig(rank=2, alpha=4, targets=targets)
     experts = WorldActionModel(config).network.transformer.experts[stream]
     adapters = [name for name, _ in experts.named_parameters() if is_adapter(name)]
     assert {name.split(".lora_")[0].split(".")[-1] for name in adapters} == beside

@@ -34,7 +34,7 @@ class LoraConfig:
     they are. targets: the ends of the layers' names; none named: queries, keys, values and outputs of attention."""
 
     rank: int = 16
-    alpha: float = 16.0
+    alpha: int = 16
     dropout: float = 0.0
     targets: list[str] = field(default_factory=list)
 

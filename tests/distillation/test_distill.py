@@ -25,7 +25,6 @@ from wam.distillation.stage import CONFIG, DistillStage, distill
 from wam.distillation.teacher import Teacher
 from wam.files import sha256
 from wam.model.student import Student
-from wam.model.visibility import VisibilityTable
 from wam.settings import load_settings
 from wam.simulation.record import FIRST_SEED
 from wam.training.state import last_checkpoint, newest_checkpoint
@@ -230,7 +229,9 @@ class TestLabels:
 def test_a_teacher_that_only_attends_to_its_context_has_no_features_to_match(
     toy: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VisibilityTable, "modulators", lambda *_: ())
+    answer = Teacher._answer
+    silent = lambda self, batch, *, seed: replace(answer(self, batch, seed=seed), features=None)  # noqa: E731
+    monkeypatch.setattr(Teacher, "_answer", silent)
     with pytest.raises(WamError, match="only attends"):
         made(distill_config(toy, teacher, tmp_path / "run", "features"))
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class Rounds:
         found = Rows.kept(path, identity=identity)
         if now and (found is None or found[1]["student"] != weights_of(student)):
             rows, success = self._drive(student, number)
-            about = {"success": success, "student": weights_of(student)}
+            about: dict[str, Any] = {"success": success, "student": weights_of(student)}
             rows.keep(path, identity=identity, **about)
             found = rows, about
         if found is None:
@@ -115,7 +115,7 @@ class Rounds:
             )
         rows, about = found
         self.rows = rows if self.rows is None else Rows.joined([self.rows, rows])
-        self.success.append(cast(float, about["success"]))
+        self.success.append(about["success"])
 
     def _drive(self, student: Student, number: int) -> tuple[Rows, float]:
         c, size = self.config, student.config.image_size

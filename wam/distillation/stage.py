@@ -201,11 +201,9 @@ class DistillStage:
         if batch is None or batch.action is None:
             return {}
         batch = batch.to(next(self.module.parameters()).device)
-        normalizer = self.student.normalizer("action")
-        chunk = self.student.policy(batch, steps=1).action
-        assert chunk is not None
         assert batch.action is not None
-        planned = normalizer.normalize(chunk)
+        normalizer = self.student.normalizer("action")
+        planned = normalizer.normalize(self.student.chunk(batch))
         error = (planned - normalizer.normalize(batch.action)).abs().mean(-1)
         mask = torch.ones_like(error) if batch.action_mask is None else batch.action_mask.float()
         found = {"demonstration_error": float((error * mask).sum() / mask.sum().clamp_min(1))}

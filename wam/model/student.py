@@ -220,8 +220,12 @@ class Student(nn.Module):
         denoises its chunk."""
         if guidance != 1.0 or steering is not None:
             raise expected("a student without guidance and steering", got="one of them", do="ask its teacher instead")
+        return Sample(action=self.chunk(batch, steps=steps, seed=seed, same_noise=same_noise))
+
+    def chunk(self, batch: Batch, *, steps: int = 1, seed: int = 0, same_noise: bool = False) -> Tensor:
+        """(B, K, A) in the action space's units."""
         noise = self.noise(batch.size, seed=seed, same_noise=same_noise)
-        return Sample(action=self.plan(self.look(batch), noise, steps=steps))
+        return self.plan(self.look(batch), noise, steps=steps)
 
     # checkpoints -------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
-    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("parity", "backbone")},
+    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("parity", "backbone", "latency")},
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -137,6 +137,10 @@ ROWS = (
             says="wrapped Wan, Cosmos and LTX, tiny: largest difference to the originals"),
     at_most(source="backbone", figure="step_ratio", says="training step of a wrapped Wan over diffusers' own", target=1.05,
             digits=3, unit="×"),
+    Row(source="latency", figure="student_speedup", target=50, digits=1, unit="×",
+        says="a chunk of the student (random weights, ONNX) over its teacher's in ten steps"),
+    at_most(source="latency", figure="p99_ms", target=10, unit=" ms",
+            says="a chunk of the student (random weights, ONNX), 99th percentile"),
     at_most(source="server", figure="overhead_ms_p50", says="a chunk from the server over a direct call, loopback, median",
             target=2, unit=" ms"),
     at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),

@@ -60,8 +60,7 @@ few-label: setup
 	  $(BIN)/wam train configs/train/few-label-pretrain.yaml output=$(FEW)/pretraining-$$seed seed=$$seed && \
 	  $(BIN)/wam train configs/train/few-label.yaml output=$(FEW)/pretrained-$$seed seed=$$seed \
 	    start.checkpoint=$(FEW)/pretraining-$$seed && \
-	  $(BIN)/wam train configs/train/few-label.yaml output=$(FEW)/alone-$$seed seed=$$seed stage=joint \
-	    'start.checkpoint=""' && \
+	  $(BIN)/wam train configs/train/few-label-alone.yaml output=$(FEW)/alone-$$seed seed=$$seed && \
 	  $(BIN)/wam eval $(FEW)/pretrained-$$seed --config configs/eval/few-label.yaml && \
 	  $(BIN)/wam eval $(FEW)/alone-$$seed --config configs/eval/few-label.yaml || exit 1; \
 	done

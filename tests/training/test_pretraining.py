@@ -10,13 +10,14 @@ import torch
 
 from tests.training.conftest import toy_config, write_toy
 from wam.contracts import Batch, WamError
+from wam.data.mixture import Mixture
 from wam.data.store import EpisodeStore
 from wam.model.config import ConditionalConfig, StreamConfig
 from wam.model.pretrained import from_pretrained
 from wam.tokenizers.latent_action import LatentActionConfig, LatentActionTokenizer
 from wam.training.config import DataPart, StartConfig, TrainConfig
 from wam.training.data import make_mixture, some_of_each_task
-from wam.training.latents import LatentLabels
+from wam.training.latents import LatentLabels, PseudoActions
 from wam.training.stage import make_stage
 from wam.training.stages.joint import JointStage
 from wam.training.stages.pretrain import PretrainStage
@@ -227,3 +228,83 @@ def test_labelled_episodes_and_hidden_ones_train_together(toy: Path, tmp_path: P
     assert batch.action_mask is not None
     assert batch.action_mask.any(1).tolist() == [True, False]
     assert train(config).steps == 2
+
+
+def hidden_and_few(toy: Path, output: Path, tokenizer: Path, *, take: int = 4, **changes: object) -> TrainConfig:
+    config = toy_config(toy, output, latent_actions=str(tokenizer), pseudo_labels=True, **changes)
+    config.data.parts = [
+        DataPart(root=str(toy), name="few", take=take),
+        DataPart(root=str(toy), name="video", skip=take, hide_actions=True),
+    ]
+    return config
+
+
+class Colours:
+    """In place of a tokenizer: how much the background's colour, which shows the square's place, changes."""
+
+    def label(self, batch: Batch) -> Batch:
+        assert batch.future is not None
+        assert batch.future_mask is not None
+        seen = torch.cat([batch.images, batch.future], dim=2)[:, 0, :, 0, 0, :2].float()
+        return batch.replace(latent_action=seen[:, 1:] - seen[:, :1], latent_action_mask=batch.future_mask)
+
+
+def test_pseudo_labels_are_the_actions_that_latents_tell_and_leave_true_ones_alone(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    tinted = write_toy(tmp_path / "data", episodes=32, tinted=True)
+    config = hidden_and_few(tinted, tmp_path / "run", tokenizer, take=8)
+    mixture = make_mixture(config)[0]
+    pseudo = PseudoActions(Colours(), mixture.datasets)  # type: ignore[arg-type]
+    assert (pseudo.r2 > 0.6).all(), pseudo
+    rows = [[source, row] for source in range(len(mixture.datasets)) for row in (0, 7, 19)]  # the last has no future
+    bare = Colours().label(mixture.batch(rows))  # type: ignore[arg-type]
+    filled = pseudo.fill(bare)
+    labelled = torch.tensor([dataset.action_dim is not None for dataset in mixture.datasets]).repeat_interleave(3)
+    assert bare.action is not None
+    assert filled.action is not None
+    assert filled.action_mask is not None
+    assert torch.equal(filled.action[labelled], bare.action[labelled])
+    assert torch.equal(filled.action_mask[labelled], bare.action_mask[labelled])  # type: ignore[index]
+    whole = bare.latent_action_mask.all(1)  # type: ignore[union-attr]
+    assert (~whole).any()
+    assert torch.equal(filled.action_mask[~labelled].all(1), whole[~labelled])
+    config.data.parts[1].hide_actions = False
+    truth = hidden_windows(make_mixture(config)[0], labelled=True)
+    told = pseudo.fill(Colours().label(hidden_windows(mixture)))
+    known = told.latent_action_mask.all(1) & truth.action_mask.all(1)  # type: ignore[union-attr]
+    wrong = (told.action - truth.action)[known].mean(1).square().sum()  # type: ignore[operator]
+    assert wrong < 0.3 * truth.action[known].mean(1).square().sum()  # type: ignore[index]
+
+
+def hidden_windows(mixture: Mixture, *, labelled: bool = False) -> Batch:
+    place = next(i for i, name in enumerate(mixture.names) if name.startswith("video"))
+    assert (mixture.datasets[place].action_dim is not None) == labelled
+    return mixture.batch([[place, row] for row in range(len(mixture.datasets[place]))])  # type: ignore[arg-type]
+
+
+def test_video_with_pseudo_labels_trains_the_policy_and_its_state_is_missing(
+    toy: Path, tmp_path: Path, tokenizer: Path
+) -> None:
+    config = hidden_and_few(write_toy(tmp_path / "data", episodes=12), tmp_path / "run", tokenizer, steps=2)
+    with pytest.warns(UserWarning, match="tell little"):  # the tokenizer is not trained
+        stage = make_stage(config)
+    assert isinstance(stage, JointStage)
+    batch = hidden_windows(stage.mixture)[[0, 1, 2, 3]]
+    assert batch.state_mask is not None
+    assert not batch.state_mask.any()
+    losses = stage.losses(batch, generator=torch.Generator().manual_seed(0))
+    assert losses["action_alone"].item() > 0
+    moved = batch.replace(state=batch.state + 1)  # type: ignore[operator]
+    again = stage.losses(moved, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(losses["loss"], again["loss"])
+    with pytest.warns(UserWarning, match="tell little"):
+        assert train(config).steps == 2
+
+
+def test_pseudo_labels_want_a_tokenizer_and_labelled_episodes(toy: Path, tmp_path: Path, tokenizer: Path) -> None:
+    with pytest.raises(WamError, match="pseudo_labels=false"):
+        toy_config(toy, tmp_path / "run", pseudo_labels=True).validate()
+    config = hidden_and_few(toy, tmp_path / "run", tokenizer, take=1)
+    with pytest.raises(WamError, match="at least 4 episodes with actions"):
+        make_stage(config)

@@ -11,15 +11,13 @@ import torch
 from wam.contracts import Batch, expected
 from wam.data.windows import WindowDataset
 
-_MASKS = ("future_mask", "view_mask", "action_mask")
-
 
 class Mixture:
     """Datasets as (dataset, weight, name); a weight is the share of windows drawn from it, whatever its size.
 
     A batch over datasets that differ has the widest state and action, zeros beyond a dataset's own; an action-free
-    dataset has zero actions with action_mask False, one without state a zero state. `source` says whose a row is, and
-    `window` which of its windows.
+    dataset has zero actions with action_mask False, one without state a zero state with state_mask False. `source` says
+    whose a row is, and `window` which of its windows.
     """
 
     def __init__(self, parts: Sequence[tuple[WindowDataset, float, str]]) -> None:
@@ -56,7 +54,7 @@ class Mixture:
         sources = np.unique(draws[:, 0])
         if len(sources) == 1:
             found = self.datasets[sources[0]].batch(draws[:, 1])
-            return _placed(self._widened(found), draws)
+            return self._placed(self._widened(found), draws)
         parts = [self.datasets[source].arrays(draws[draws[:, 0] == source, 1]) for source in sources]
         rows = [np.flatnonzero(draws[:, 0] == source) for source in sources]
         fields: dict[str, Any] = {}
@@ -75,7 +73,7 @@ class Mixture:
             for row, sentence in zip(at, part["instruction"], strict=True):
                 sentences[row] = sentence
         found = Batch(**fields, instruction=tuple(sentences))
-        return _placed(self._widened(found), draws)
+        return self._placed(self._widened(found), draws)
 
     def _widened(self, batch: Batch) -> Batch:
         """Every batch of the mixture has the same fields and widths, whichever datasets it drew from."""
@@ -94,7 +92,8 @@ class Mixture:
             changes["view_mask"] = torch.ones(batch.size, batch.images.shape[1], dtype=torch.bool)
         return batch.replace(**changes) if changes else batch
 
-
-def _placed(batch: Batch, draws: np.ndarray) -> Batch:
-    source, window = torch.from_numpy(draws.copy()).unbind(1)
-    return batch.replace(source=source, window=window)
+    def _placed(self, batch: Batch, draws: np.ndarray) -> Batch:
+        source, window = torch.from_numpy(draws.copy()).unbind(1)
+        has_state = torch.tensor([dataset.state_dim is not None for dataset in self.datasets])
+        mask = None if has_state.all() or not has_state.any() else has_state[source]
+        return batch.replace(source=source, window=window, state_mask=mask)

@@ -80,6 +80,8 @@ class CloningPolicy(nn.Module):
             raise expected("windows with a state", got="none", do="clone from data that has observation.state")
         state = self.normalizer("state").normalize(batch.state)
         state = state[:, self.config.columns] if self.config.columns else state
+        if batch.state_mask is not None:
+            state = state * batch.state_mask[:, None]
         found = self.trunk(torch.cat([seen, state, sentence], dim=1))
         return found.reshape(B, self.config.chunk, self.config.action_dim)
 

@@ -134,9 +134,10 @@ class JointNetwork(FrameCoder):
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
         times = time + self.config.history_stride * torch.arange(1 - frames, 1)
         inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
-        inputs |= self._vectors(
-            batch.state, summaries, size=size, hide=hide or {}, embodiment=batch.embodiment, time=time
-        )
+        unseen = dict(hide or {})
+        if batch.state_mask is not None:
+            unseen = {s: unseen.get(s, False) | ~batch.state_mask for s in self.config.vectors}
+        inputs |= self._vectors(batch.state, summaries, size=size, hide=unseen, embodiment=batch.embodiment, time=time)
         _, caches = self.transformer(inputs, self.table, cache_only=True)
         return Context(
             size=size,

@@ -193,7 +193,10 @@ class Student(nn.Module):
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
             )
-        return self.see(batch.images, batch.state, told, known=None if hide is None else ~hide.to(told.device))
+        known = batch.state_mask
+        if hide is not None:
+            known = ~hide.to(told.device) if known is None else known & ~hide.to(told.device)
+        return self.see(batch.images, batch.state, told, known=known)
 
     def plan(self, z: Tensor, noise: Tensor, *, steps: int) -> Tensor:
         """(B, K, A) in the action space's units."""

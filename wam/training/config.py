@@ -74,6 +74,8 @@ class TrainConfig:
     fixed and kept in the run, so that a resumed run ends where it would have.
 
     latent_actions: a trained latent-action tokenizer (its folder or run), whose latents are the `latent_action` stream.
+    pseudo_labels: give windows that came without actions those that their latent actions suggest, by a regression fitted
+    on the labelled ones of the mixture.
 
     threads: of torch on a CPU, 0 leaves torch's choice. precision: `bf16` suits CPUs and GPUs alike; fp16 is refused on
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
@@ -83,6 +85,7 @@ class TrainConfig:
     stage: str = "joint"
     start: StartConfig = field(default_factory=StartConfig)
     latent_actions: str = ""
+    pseudo_labels: bool = False
     seed: int = 0
     steps: int = 0
     minutes: float = 5.0
@@ -108,6 +111,12 @@ class TrainConfig:
             raise expected("steps or minutes above 0", got=f"{self.steps} and {self.minutes}", do="set one of them")
         if self.tracker not in ("tensorboard", "wandb", "trackio", "none"):
             raise expected("tracker tensorboard, wandb, trackio or none", got=repr(self.tracker), do="name one")
+        if self.pseudo_labels and not (self.latent_actions and "action" in self.model.streams):
+            raise expected(
+                "latent_actions and an action stream, which pseudo-labels are read from and are for",
+                got=f"latent_actions={self.latent_actions!r} and the streams {', '.join(self.model.streams)}",
+                do="set latent_actions=tokenizers/latent_action, or pseudo_labels=false",
+            )
         if self.batch_size < 1 or self.accumulate < 1:
             raise expected(
                 "batch_size and accumulate of 1 or more",

@@ -15,7 +15,7 @@ from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_grid, fit_normalizers, make_mixture
-from wam.training.latents import LatentLabels
+from wam.training.latents import LatentLabels, PseudoActions
 from wam.training.objective import joint_losses
 from wam.training.start import start_from
 
@@ -47,6 +47,11 @@ class JointStage:
                 got="none",
                 do="set latent_actions to a trained one's folder",
             )
+        self.pseudo: PseudoActions | None = None
+        if config.pseudo_labels:
+            assert self.latents is not None
+            self.pseudo = PseudoActions(self.latents, self.mixture.datasets)
+            print(self.pseudo, flush=True)
         self.model = WorldActionModel(config.model, action_space=self.action_space)
         self.started = start_from(self.model, config.start) if config.start.checkpoint else None
         if self.started is not None:
@@ -60,6 +65,8 @@ class JointStage:
             raise expected("finite actions", got="NaN or infinity", do="find them with `wam data doctor`")
         if self.latents is not None:
             batch = self.latents.label(batch)
+        if self.pseudo is not None:
+            batch = self.pseudo.fill(batch)
         return joint_losses(self.model, batch, generator=generator)
 
     @torch.no_grad()
@@ -108,6 +115,7 @@ class JointStage:
             provenance={
                 **provenance,
                 "windows": dict(zip(self.mixture.names, self.mixture.sizes, strict=True)),
+                **({} if self.pseudo is None else {"pseudo_labels_r2": self.pseudo.r2.tolist()}),
                 **({} if self.started is None else {"started_from": str(self.started.folder)}),
             },
         )

@@ -140,7 +140,7 @@ ROWS = (
     Row(source="latency", figure="student_speedup", target=50, digits=1, unit="×",
         says="a chunk of the student (random weights, ONNX) over its teacher's in ten steps"),
     at_most(source="latency", figure="p99_ms", target=10, unit=" ms",
-            says="a chunk of the student (random weights, ONNX), 99th percentile"),
+            says="a chunk of the student (random weights, ONNX), 99th percentile of 1000"),
     at_most(source="server", figure="overhead_ms_p50", says="a chunk from the server over a direct call, loopback, median",
             target=2, unit=" ms"),
     at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),

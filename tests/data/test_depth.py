@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.data.toy_episodes import SPACE, episode_arrays, frame_numbers
 from wam.contracts import WamError
+from wam.data.checks.depth import check_depth
+from wam.data.checks.finding import Finding
+from wam.data.checks.static import check_store
 from wam.data.depth import LAST, DepthEncoding
 from wam.data.info import describe
 from wam.data.store import EpisodeStore
@@ -83,7 +92,7 @@ def test_a_dataset_gives_back_its_depth_through_packed_files(root: Path) -> None
 def test_a_depth_map_is_no_camera(root: Path) -> None:
     store = EpisodeStore(root)
     assert store.cameras == ("side", "top")
-    assert [store.has_depth(camera) for camera in store.cameras] == [False, True]
+    assert dict(store.info.depth_keys) == {"top": "observation.images.top_depth"}
     assert describe(root)["cameras"]["top"]["depth"]
     assert not describe(root)["cameras"]["side"]["depth"]
     feature = store.info.features["observation.images.top_depth"]
@@ -116,7 +125,7 @@ def test_a_smaller_depth_map_holds_only_depths_that_were_there() -> None:
 
 
 def test_depth_of_a_camera_without_it_or_of_another_shape_is_one_sentence(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(WamError, match=r"side_depth.*top_depth"):
+    with pytest.raises(WamError, match=r"side_depth.*top"):
         EpisodeStore(root).depth("side", 0)
     with pytest.raises(WamError, match="frame numbers from 0 to 8"):
         EpisodeStore(root).depth("top", 0, [9])
@@ -146,3 +155,66 @@ def test_a_damaged_depth_video_is_one_sentence(root: Path, tmp_path: Path) -> No
     video.write_bytes(data)
     with pytest.raises(WamError, match="restore the file"):
         EpisodeStore(folder).depth("top", 0)
+
+
+def test_depth_kept_as_tiff_in_the_data_file_is_read_in_its_own_unit(tmp_path: Path) -> None:
+    """LeRobot's dtype "image" for depth: 16-bit millimetres, or 32-bit metres, in the parquet file."""
+    truth = metres(0, 5)
+    for unit, kind in (("mm", np.uint16), ("m", np.float32)):
+        folder = tmp_path / unit
+        with EpisodeWriter(folder, fps=10, action_space=SPACE) as writer:
+            writer.add_episode(**episode_arrays(0, 5), task="look")
+        info = json.loads((folder / "meta/info.json").read_text())
+        info["features"]["observation.images.top_depth"] = {
+            "dtype": "image",
+            "shape": [64, 64, 1],
+            "names": ["height", "width", "channels"],
+            "info": {"is_depth_map": True, "depth_unit": unit},
+        }
+        (folder / "meta/info.json").write_text(json.dumps(info))
+        rows = []
+        for frame in truth * (1000 if unit == "mm" else 1):
+            buffer = io.BytesIO()
+            Image.fromarray(np.rint(frame).astype(kind) if unit == "mm" else frame).save(buffer, "TIFF")
+            rows.append({"bytes": buffer.getvalue(), "path": None})
+        path = next((folder / "data").rglob("*.parquet"))
+        pq.write_table(pq.read_table(path).append_column("observation.images.top_depth", pa.array(rows)), path)
+        found = EpisodeStore(folder).depth("top", 0, [3, 1])
+        assert found.dtype == np.float32
+        assert np.abs(found - truth[[3, 1]]).max() <= (0.00051 if unit == "mm" else 0)
+
+
+def planted(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> list[Finding]:
+    """What is found where `change` is done to the depth of the second of three episodes."""
+    with EpisodeWriter(folder, fps=10, action_space=SPACE) as writer:
+        for seed in range(3):
+            depth = metres(seed, 12)
+            writer.add_episode(
+                **episode_arrays(seed, 12), task="look", depth={"top": change(depth) if seed == 1 else depth}
+            )
+    return check_depth(EpisodeStore(folder), "top", [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("check", "severity", "change"),
+    [
+        ("depth_unmeasured", "error", lambda depth: depth * 0),
+        ("depth_unmeasured", "warning", lambda depth: depth * (np.arange(64) < 20)),
+        ("depth_flat", "error", lambda depth: depth * 1000),  # millimetres: past the end of the scale
+        ("depth_unit", "error", lambda depth: depth / 200),
+    ],
+)
+def test_the_doctor_finds_broken_depth_where_it_is(
+    tmp_path: Path, check: str, severity: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    assert [(f.check, f.severity, f.episodes) for f in planted(tmp_path / "data", change)] == [(check, severity, (1,))]
+
+
+def test_the_doctor_passes_sound_depth_and_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert planted(tmp_path / "data", lambda depth: depth) == []
+    video = next((tmp_path / "data/videos/observation.images.top_depth").rglob("*.mp4"))
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
+    found = check_store(EpisodeStore(tmp_path / "data"))
+    assert {(f.check, f.feature) for f in found if f.severity == "error"} >= {
+        ("decodable", "observation.images.top_depth")
+    }

@@ -19,7 +19,7 @@ from wam.control.wam_policy import load_policy
 from wam.data.mixture import Mixture
 from wam.distillation import stage as stages
 from wam.distillation.config import DistillConfig, OnPolicyConfig
-from wam.distillation.labels import Labels
+from wam.distillation.labels import TeacherLabels
 from wam.distillation.on_policy import Rounds, weights_of
 from wam.distillation.stage import CONFIG, DistillStage, distill
 from wam.distillation.teacher import Teacher
@@ -236,7 +236,7 @@ def test_a_teacher_that_only_attends_to_its_context_has_no_features_to_match(
         made(distill_config(toy, teacher, tmp_path / "run", "features"))
 
 
-def _labels(config: DistillConfig) -> tuple[Labels, Mixture]:
+def _labels(config: DistillConfig) -> tuple[TeacherLabels, Mixture]:
     stage = made(config)
     assert stage.labels is not None
     return stage.labels, stage.mixture

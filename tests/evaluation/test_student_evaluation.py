@@ -92,7 +92,13 @@ def test_all_sides_drive_from_the_same_starts_and_episodes_are_kept(
     teacher, run, control = (saved(tmp_path / name) for name in ("teacher", "run", "control"))
     drivers = {teacher: ObedientPolicy, run: ObedientPolicy, control: DeafPolicy}
     monkeypatch.setattr(module, "load_policy", lambda folder, **_: drivers[folder]())
-    monkeypatch.setattr("wam.simulation.environment.make_environment", SquareEnvironment)
+    pictures = []
+
+    def make(name: str, *, cameras: list[str], image_size: int) -> SquareEnvironment:
+        pictures.append((tuple(cameras), image_size))
+        return SquareEnvironment(name)
+
+    monkeypatch.setattr(module, "make_environment", make)
     monkeypatch.setattr(module, "sentences_for", lambda names, held_out: {})
     config = StudentEvaluateConfig(
         environments=["square/middle", "square/away"],
@@ -103,6 +109,7 @@ def test_all_sides_drive_from_the_same_starts_and_episodes_are_kept(
         execute=2,
     )
     found = evaluate(run, config, say=lambda _: None).values
+    assert set(pictures) == {(("front", "back"), make_student().config.image_size)}
     assert (found["retained"], found["retained_deaf"], found["success_deaf_worst"]) == (1.0, 0.5, 0.0)
     logs = run / "evaluation" / "student"
     starts = [

@@ -30,7 +30,7 @@ def label_from_depth(
     """
     grid.validate()
     store = EpisodeStore(root)
-    cameras = [camera for camera in store.cameras if store.has_depth(camera)]
+    cameras = [camera for camera in store.cameras if camera in store.info.depth_keys]
     if not cameras:
         raise expected(
             "a dataset with depth (observation.images.CAMERA_depth)",

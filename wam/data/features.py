@@ -145,16 +145,22 @@ class DatasetInfo:
                 return key
         raise expected(f"a camera among {list(self.cameras)}", got=repr(camera), do="name one of the dataset's cameras")
 
+    @property
+    def depth_keys(self) -> Mapping[str, str]:
+        """Of the cameras that have depth: top -> observation.images.top_depth."""
+        keys = [key for key, feature in self.features.items() if feature.depth]
+        return {camera_name(key).removesuffix(DEPTH_SUFFIX): key for key in keys}
+
     def depth_key(self, camera: str) -> str:
-        """top -> observation.images.top_depth. Raises WamError where that camera has no depth."""
-        names = {camera_name(key): key for key, feature in self.features.items() if feature.depth}
-        if camera + DEPTH_SUFFIX not in names:
+        """Raises WamError where that camera has no depth."""
+        names = self.depth_keys
+        if camera not in names:
             raise expected(
                 f"depth of camera {camera!r} (observation.images.{camera}{DEPTH_SUFFIX})",
                 got=f"depth of {sorted(names) or 'none'}",
                 do="collect with depth=true, or leave depth out",
             )
-        return names[camera + DEPTH_SUFFIX]
+        return names[camera]
 
     def feature(self, key: str) -> Feature:
         if key not in self.features:

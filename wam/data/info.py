@@ -31,7 +31,7 @@ def describe(root: Path | str) -> dict[str, Any]:
             "width": width,
             "episodes": there,
             "decoder": _decoder(store, camera),
-            "depth": store.has_depth(camera),
+            "depth": camera in info.depth_keys,
         }
     return {
         "root": str(root),

@@ -19,7 +19,7 @@ from wam.contracts import expected
 from wam.data.decoders import ReaderPool, choose_backend
 from wam.data.depth import PIX_FMT, DepthEncoding
 from wam.data.episodes import Episode, data_path, load_episodes, load_tasks, read_table, video_path
-from wam.data.features import ACTION, DEPTH_SUFFIX, FRAME_FEATURES, STATISTICS_PATH, DatasetInfo, camera_name
+from wam.data.features import ACTION, FRAME_FEATURES, STATISTICS_PATH, DatasetInfo, camera_name
 from wam.data.statistics import Statistics, compute_statistics
 from wam.data.video import TOLERANCE, VideoInfo, corrupt, probe
 
@@ -123,10 +123,6 @@ class EpisodeStore:
                 do="record it as LeRobot v3.0 does by default",
             )
         return DepthEncoding.of(info).metres(codes)
-
-    def has_depth(self, camera: str) -> bool:
-        """True if the dataset has a depth map beside this camera's colours."""
-        return any(f.depth and camera_name(key) == camera + DEPTH_SUFFIX for key, f in self.info.features.items())
 
     def has_video(self, camera: str, episode: int | Episode) -> bool:
         """True if the camera's file is there for this episode."""

@@ -14,14 +14,16 @@ import torch
 from wam.contracts import Batch, expected
 from wam.data.mixture import Mixture
 from wam.distillation.config import ImaginedConfig
-from wam.distillation.labels import Labels
+from wam.distillation.labels import TeacherLabels
 from wam.distillation.rows import Rows
 from wam.distillation.teacher import Teacher, fingerprint
 from wam.progress import Progress
 from wam.settings import to_plain
 
 
-def imagined_rows(teacher: Teacher, mixture: Mixture, labels: Labels, config: ImaginedConfig, folder: Path) -> Rows:
+def imagined_rows(
+    teacher: Teacher, mixture: Mixture, labels: TeacherLabels, config: ImaginedConfig, folder: Path
+) -> Rows:
     """From windows spread evenly over all that the teacher has something to say to; kept in the folder."""
     places = torch.arange(len(labels.useful))[labels.useful]
     chosen = places[np.unique(np.linspace(0, len(places) - 1, config.windows).astype(int))]

@@ -59,7 +59,7 @@ def told(dataset: WindowDataset, *, retell: bool, seed: int) -> tuple[list[str],
     return spoken, useful
 
 
-class Labels:
+class TeacherLabels:
     """answers: to all windows of the mixture, one dataset after the other; sentences, useful: see `told`. identity: a
     fingerprint of what was asked for each dataset."""
 
@@ -70,7 +70,7 @@ class Labels:
         self.answers, self.sentences, self.useful, self.identity = answers, sentences, useful, identity
 
     @classmethod
-    def ask(cls, teacher: Teacher, mixture: Mixture, folder: Path) -> Labels:
+    def ask(cls, teacher: Teacher, mixture: Mixture, folder: Path) -> TeacherLabels:
         """Read what is kept in the folder; ask for the rest."""
         seed = teacher.config.seed
         parts, sentences, useful, identity = [], [], [], []

@@ -19,7 +19,7 @@ from wam.data.windows import WindowDataset
 from wam.distillation import losses as named
 from wam.distillation.config import DistillConfig
 from wam.distillation.imagined import imagined_rows
-from wam.distillation.labels import Labels, sentences_by_environment
+from wam.distillation.labels import TeacherLabels, sentences_by_environment
 from wam.distillation.losses import Distilled, Seen
 from wam.distillation.on_policy import Rounds
 from wam.distillation.rows import Rows
@@ -27,6 +27,7 @@ from wam.distillation.teacher import Teacher
 from wam.model.config import ModelConfig
 from wam.model.student import Student
 from wam.settings import save_settings
+from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_normalizers, make_mixture, window_spec
 from wam.training.objective import scrambled
 from wam.training.trainer import TrainResult, train
@@ -41,8 +42,14 @@ def distill(config: DistillConfig, *, resume: bool = True) -> TrainResult:
     config.validate()
     config = copy.deepcopy(config)  # the stage fills in what data and teacher say
     config.train.stage = "distill"
-    save_settings(config, Path(config.train.output) / CONFIG)
-    return train(config.train, resume=resume, make=lambda _: DistillStage(config))
+    asked = copy.deepcopy(config)
+
+    def make(_: TrainConfig) -> DistillStage:
+        stage = DistillStage(config)
+        save_settings(asked, Path(asked.train.output) / CONFIG)
+        return stage
+
+    return train(config.train, resume=resume, make=make)
 
 
 class DistillStage:
@@ -62,7 +69,7 @@ class DistillStage:
         if self.teacher is None:
             fit_dimensions(own.model, stores)
         self.student = self._enrol(stores)
-        self.labels: Labels | None = None
+        self.labels: TeacherLabels | None = None
         self.imagined: Rows | None = None
         self.rounds: Rounds | None = None
         self._step = self._total = 0
@@ -70,7 +77,7 @@ class DistillStage:
             assert self.teacher is not None
             kept = Path(config.teacher.labels or output / "labels")
             with _one_after_the_other():
-                self.labels = Labels.ask(self.teacher, self.mixture, kept)
+                self.labels = TeacherLabels.ask(self.teacher, self.mixture, kept)
                 if "imagined" in self.active:
                     self.imagined = imagined_rows(self.teacher, self.mixture, self.labels, config.imagined, kept)
         if "on_policy" in self.active:

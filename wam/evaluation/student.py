@@ -23,6 +23,7 @@ from wam.evaluation.intervals import bootstrap
 from wam.evaluation.rollout import LoopSettings
 from wam.files import sha256
 from wam.progress import Progress
+from wam.simulation.environment import Environment, make_environment
 from wam.training.state import newest_checkpoint
 
 
@@ -147,6 +148,7 @@ def _drive(
     for number, run in enumerate(runs):
         checkpoint = newest_checkpoint(run)
         say(f"{name}: {checkpoint}")
+        make = seen_by(checkpoint)
         with Progress("episodes", len(config.environments) * config.starts) as bar:
             results.append(
                 evaluate_policy(
@@ -158,6 +160,7 @@ def _drive(
                     record_failures=0,
                     processes=config.processes,
                     resume=folder / f"{name}-{number}.jsonl",
+                    make_environment=make,
                     identity={
                         "checkpoint": sha256(checkpoint / "model.safetensors"),
                         "steps": steps,
@@ -167,3 +170,10 @@ def _drive(
                 )
             )
     return Side(name=name, results=tuple(results))
+
+
+def seen_by(checkpoint: Path) -> Callable[..., Environment]:
+    """`make_environment` with the cameras and the size of pictures that the checkpoint's model looks at."""
+    held = Checkpoint.load(checkpoint).config
+    own = next(held[kind] for kind in ("student", "cloning", "model") if kind in held)
+    return partial(make_environment, cameras=held["cameras"] or None, image_size=own.get("image_size", 64))

@@ -7,10 +7,9 @@ depends on the clock: pseudoinverse guidance (Song et al. 2023) as in real-time 
 Which Jacobian carries the error from the clean chunk back to the noisy one is a choice:
 
     network    d clean / d noisy, by a backward pass through the network, as in the paper. All of the chunk moves. A head
-               that predicts the clean chunk and hardly looks at its noisy one is hardly pulled: of the demo's model
-               (2026-11-21, 12 plans, 4 steps) the settled actions stayed .073 from where they should be, .078 unguided.
-    identity   1, no backward pass, as the guided mode of some policy libraries comes to. Only what is bound moves at once
-               (.000 there); the rest follows at the next step, as far as the network looks at its noisy chunk.
+               that predicts the clean chunk and hardly looks at its noisy one, as the demo's, is hardly pulled.
+    identity   1, no backward pass, as the guided mode of some policy libraries comes to. Only what is bound moves at once;
+               the rest follows at the next step, as far as the network looks at its noisy chunk.
 
 `prefix` gives what has weight 1 as fixed: at every step it stands at its own noisy version, as in RePaint (Lugmayr et al. 2022)
 and Diffuser (Janner et al. 2022), so it comes out exactly, and later steps see it. It needs no training.

@@ -11,6 +11,7 @@ import numpy as np
 from wam.contracts import ActionSpace, WamError
 from wam.data.checks import angles, columns, frames, gripper, lag, orientation, rate
 from wam.data.checks.columns import Column
+from wam.data.checks.depth import check_depth
 from wam.data.checks.finding import SEVERITIES, Finding, finding, in_episodes
 from wam.data.features import ACTION, STATE, Feature
 from wam.data.poses import CameraPose, camera_poses
@@ -75,6 +76,8 @@ def check_store(
         found += _check_camera(
             store, camera, sample, state=state, action=action, pose=known.get(camera), progress=progress
         )
+    for camera in store.info.depth_keys:
+        found += check_depth(store, camera, sample)
     return tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))
 
 

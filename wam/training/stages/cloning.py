@@ -17,8 +17,8 @@ from wam.training.data import fit_dimensions, fit_normalizers, make_mixture
 def as_joint(config: TrainConfig) -> CloningConfig:
     """The run's cloning settings, with what a joint model of the same run would see, read of the state, and do."""
     own, model = config.cloning, config.model
-    own.views, own.history, own.chunk = len(config.data.cameras), model.history, model.chunk
-    own.action_dim, own.state_dim = model.action_dim, model.state_dim
+    own.views, own.history, own.image_size = len(config.data.cameras), model.history, model.image_size
+    own.chunk, own.action_dim, own.state_dim = model.chunk, model.action_dim, model.state_dim
     own.columns = model.streams["state"].columns if "state" in model.streams else []
     return own
 

@@ -38,7 +38,7 @@ LEAST = 4.0
 
 @dataclass(kw_only=True)
 class DemoConfig:
-    """The three configs of the chain. minutes: of the whole, where training is given no number of steps; it fills what the
+    """The configs of the chain. minutes: of the whole, where training is given no number of steps; it fills what the
     simulator leaves of them, at least four. Voxels are a part of it where train.model.occupancy.loss_weight is above 0.
     play_share: of the training windows, how many are of random play. latent_action: a trained latent-action tokenizer that
     is shown the demo's own videos; without one the report lacks that part."""
@@ -46,6 +46,7 @@ class DemoConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    voxels: OccupancyEvaluateConfig = field(default_factory=OccupancyEvaluateConfig)
     minutes: float = 9.6
     play_share: float = 0.3
     latent_action: str = "tokenizers/latent_action"
@@ -83,7 +84,7 @@ def run_demo(config: DemoConfig, output: Path) -> int:
     if config.train.model.occupancy.loss_weight:
         with clock.part("voxels"):
             print("     voxels of the held-out episodes", flush=True)
-            voxels = evaluate_occupancy(output, OccupancyEvaluateConfig(threads=config.train.threads))
+            voxels = evaluate_occupancy(output, config.voxels)
             save_voxels(voxels, output / "evaluation" / "occupancy", seed=config.train.seed)
     _summarize(output, config, found, clock)
     with clock.part("report"):

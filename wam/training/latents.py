@@ -74,7 +74,7 @@ class PseudoActions:
 
     A regression gives the mean of the chunks that look alike, so labels are smoother than true actions and unbiased where
     the video resembles the labelled episodes. r2: of the chunk's mean action, by dimension (A,), on labelled episodes
-    left out of the fit, a quarter of them at a time; windows: how many were fitted.
+    left out of the fit, a tenth of them at a time, as they fall (tasks often come in turn); windows: how many were fitted.
 
     Raises WamError where fewer than four episodes have actions.
     """
@@ -83,7 +83,8 @@ class PseudoActions:
     """Added to the unit variance of each number of the latents."""
     MOST = 4096
     """Windows of each dataset that are looked at, evenly spaced."""
-    FOLDS = 4
+    LEAST, FOLDS = 4, 10
+    """Episodes to fit, and parts that they are left out in."""
 
     def __init__(self, latents: LatentLabels, datasets: Sequence[WindowDataset]) -> None:
         read, chunks, episodes = [], [], []
@@ -101,16 +102,17 @@ class PseudoActions:
                 owners = [(place, dataset.episode_of(int(row))[0].index) for row in rows]
                 episodes += [owner for owner, there in zip(owners, known.tolist(), strict=True) if there]
         names = sorted(set(episodes))
-        if len(names) < self.FOLDS:
+        if len(names) < self.LEAST:
             raise expected(
-                f"at least {self.FOLDS} episodes with actions to learn pseudo-labels from",
+                f"at least {self.LEAST} episodes with actions to learn pseudo-labels from",
                 got=len(names),
                 do="label some more, or set pseudo_labels to false",
             )
         x, y = torch.cat(read).double(), torch.cat(chunks).double()
+        part = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)) % self.FOLDS
         owner = torch.tensor([names.index(episode) for episode in episodes])
         self.windows = len(x)
-        self.r2 = _left_out_r2(x, y, owner % self.FOLDS, ridge=self.RIDGE)
+        self.r2 = _left_out_r2(x, y, part[owner], ridge=self.RIDGE)
         self._fit = _ridge(x, y, ridge=self.RIDGE)
         if float(self.r2.max()) < 0.2:
             warnings.warn(

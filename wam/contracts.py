@@ -122,7 +122,7 @@ _BATCH_DIMS = {
     "future_mask": "B T",
     "view_mask": "B V",
     "state": "B S",
-    "state_mask": "B",
+    "state_mask": "B S",
     "action": "B K A",
     "action_mask": "B K",
     "latent_action": "B K A",
@@ -148,7 +148,7 @@ class Batch:
     future_mask   (B, T) bool; True where the future frame is real, False past the episode's end
     view_mask     (B, V) bool; True where the camera exists
     state         (B, S) float32, in the dataset's own units, at the present
-    state_mask    (B,) bool; True where the state is known, all of them where there is no mask
+    state_mask    (B, S) bool; True where that number is known, all of them where there is no mask
     action        (B, K, A) float32, in the units of the action space; action[:, 0] is taken at the present
     action_mask   (B, K) bool; True where the action is real
     latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes; latent_action_mask (B, K) bool, where known

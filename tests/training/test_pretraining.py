@@ -17,7 +17,8 @@ from wam.model.pretrained import from_pretrained
 from wam.tokenizers.latent_action import LatentActionConfig, LatentActionTokenizer
 from wam.training.config import DataPart, StartConfig, TrainConfig
 from wam.training.data import make_mixture, some_of_each_task
-from wam.training.latents import LatentLabels, PseudoActions
+from wam.training.latents import LatentLabels
+from wam.training.pseudo import TOLD, PseudoLabels
 from wam.training.stage import make_stage
 from wam.training.stages.joint import JointStage
 from wam.training.stages.pretrain import PretrainStage
@@ -255,8 +256,8 @@ def test_pseudo_labels_are_the_actions_that_latents_tell_and_leave_true_ones_alo
     tinted = write_toy(tmp_path / "data", episodes=32, tinted=True)
     config = hidden_and_few(tinted, tmp_path / "run", tokenizer, take=8)
     mixture = make_mixture(config)[0]
-    pseudo = PseudoActions(Colours(), mixture.datasets)  # type: ignore[arg-type]
-    assert (pseudo.r2 > 0.6).all(), pseudo
+    pseudo = PseudoLabels(Colours(), mixture.datasets)  # type: ignore[arg-type]
+    assert (pseudo.action_r2 > 0.6).all(), pseudo
     rows = [[source, row] for source in range(len(mixture.datasets)) for row in (0, 7, 19)]  # the last has no future
     bare = Colours().label(mixture.batch(rows))  # type: ignore[arg-type]
     filled = pseudo.fill(bare)
@@ -269,11 +270,18 @@ def test_pseudo_labels_are_the_actions_that_latents_tell_and_leave_true_ones_alo
     whole = bare.latent_action_mask.all(1)  # type: ignore[union-attr]
     assert (~whole).any()
     assert torch.equal(filled.action_mask[~labelled].all(1), whole[~labelled])
+    assert (pseudo.state_r2 > TOLD).all(), pseudo  # the background's colour is the place
+    assert bare.state is not None
+    assert filled.state is not None
+    assert filled.state_mask is not None
+    assert filled.state_mask.all()
+    assert torch.equal(filled.state[labelled], bare.state[labelled])
     config.data.parts[1].hide_actions = False
     truth = hidden_windows(make_mixture(config)[0], labelled=True)
     told = pseudo.fill(Colours().label(hidden_windows(mixture)))
     known = told.latent_action_mask.all(1) & truth.action_mask.all(1)  # type: ignore[union-attr]
     wrong = (told.action - truth.action)[known].mean(1).square().sum()  # type: ignore[operator]
+    assert (told.state - truth.state).abs().mean() < 0.5  # type: ignore[operator]
     assert wrong < 0.3 * truth.action[known].mean(1).square().sum()  # type: ignore[index]
 
 

@@ -95,5 +95,8 @@ class Mixture:
     def _placed(self, batch: Batch, draws: np.ndarray) -> Batch:
         source, window = torch.from_numpy(draws.copy()).unbind(1)
         has_state = torch.tensor([dataset.state_dim is not None for dataset in self.datasets])
-        mask = None if has_state.all() or not has_state.any() else has_state[source]
+        mask = None
+        if has_state.any() and not has_state.all():
+            assert batch.state is not None
+            mask = has_state[source][:, None].expand_as(batch.state).clone()
         return batch.replace(source=source, window=window, state_mask=mask)

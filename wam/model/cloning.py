@@ -80,9 +80,9 @@ class CloningPolicy(nn.Module):
         if batch.state is None:
             raise expected("windows with a state", got="none", do="clone from data that has observation.state")
         state = self.normalizer("state").normalize(batch.state)
-        state = state[:, self.config.columns] if self.config.columns else state
         if batch.state_mask is not None:
-            state = state * batch.state_mask[:, None]
+            state = state * batch.state_mask
+        state = state[:, self.config.columns] if self.config.columns else state
         found = self.trunk(torch.cat([seen, state, sentence], dim=1))
         return found.reshape(B, self.config.chunk, self.config.action_dim)
 

@@ -136,7 +136,9 @@ class JointNetwork(FrameCoder):
         inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
         unseen = dict(hide or {})
         if batch.state_mask is not None:
-            unseen = {s: unseen.get(s, False) | ~batch.state_mask for s in self.config.vectors}
+            for s in self.config.vectors:
+                columns = self.config.streams[s].columns or slice(None)
+                unseen[s] = unseen.get(s, False) | ~batch.state_mask[:, columns].all(1)
         inputs |= self._vectors(batch.state, summaries, size=size, hide=unseen, embodiment=batch.embodiment, time=time)
         _, caches = self.transformer(inputs, self.table, cache_only=True)
         return Context(

@@ -193,7 +193,7 @@ class Student(nn.Module):
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
             )
-        known = batch.state_mask
+        known = None if batch.state_mask is None else batch.state_mask[:, c.columns or slice(None)].all(1)
         if hide is not None:
             known = ~hide.to(told.device) if known is None else known & ~hide.to(told.device)
         return self.see(batch.images, batch.state, told, known=known)

@@ -15,8 +15,9 @@ from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_grid, fit_normalizers, make_mixture
-from wam.training.latents import LatentLabels, PseudoActions
+from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
+from wam.training.pseudo import PseudoLabels
 from wam.training.start import start_from
 
 SENSITIVE_ENOUGH = 1.1
@@ -47,10 +48,10 @@ class JointStage:
                 got="none",
                 do="set latent_actions to a trained one's folder",
             )
-        self.pseudo: PseudoActions | None = None
+        self.pseudo: PseudoLabels | None = None
         if config.pseudo_labels:
             assert self.latents is not None
-            self.pseudo = PseudoActions(self.latents, self.mixture.datasets)
+            self.pseudo = PseudoLabels(self.latents, self.mixture.datasets)
             print(self.pseudo, flush=True)
         self.model = WorldActionModel(config.model, action_space=self.action_space)
         self.started = start_from(self.model, config.start) if config.start.checkpoint else None
@@ -115,7 +116,7 @@ class JointStage:
             provenance={
                 **provenance,
                 "windows": dict(zip(self.mixture.names, self.mixture.sizes, strict=True)),
-                **({} if self.pseudo is None else {"pseudo_labels_r2": self.pseudo.r2.tolist()}),
+                **({} if self.pseudo is None else {"pseudo_labels": str(self.pseudo)}),
                 **({} if self.started is None else {"started_from": str(self.started.folder)}),
             },
         )

@@ -13,13 +13,19 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.minutes=2 losses.on_policy=1")
     parser.set_defaults(run=distill)
 
-    parser = verbs.add_parser("export", help="a distilled student as ONNX graphs or a program of torch.export, checked")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run or checkpoint folder of a student")
-    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
+    parser = verbs.add_parser(
+        "export",
+        help="a student as ONNX graphs or a program of torch.export, checked; any policy as a folder of LeRobot's",
+    )
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="run or checkpoint folder; of a student but for lerobot"
+    )
+    parser.add_argument("--format", choices=("onnx", "torch", "lerobot"), default="onnx")
     parser.add_argument(
         "--precision", choices=("fp32", "int8"), default="fp32", help="int8: weights of layers, ONNX only"
     )
-    parser.add_argument("--steps", type=int, default=1, help="of a flow head's sampling")
+    parser.add_argument("--steps", type=int, default=0, help="of sampling; default: 1, and 4 of a world-action model's")
+    parser.add_argument("--execute", type=int, default=0, help="lerobot: actions carried out of each chunk; default: 6")
     parser.add_argument("--output", type=Path, help="default: export-FORMAT-PRECISION in the run")
     parser.set_defaults(run=export)
 
@@ -35,21 +41,43 @@ def distill(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    from wam.control.export import export_student
     from wam.files import sha256
-    from wam.model.student import Student
     from wam.training.state import newest_checkpoint
 
     checkpoint = newest_checkpoint(options.run_folder)
-    found = export_student(
+    folder = options.output or options.run_folder / f"export-{options.format}-{options.precision}"
+    source = {"checkpoint": str(checkpoint), "sha256": sha256(checkpoint / "model.safetensors")}
+    write = export_to_lerobot if options.format == "lerobot" else export_student
+    print(write(options, checkpoint, folder, source))
+
+
+def export_student(options: argparse.Namespace, checkpoint: Path, folder: Path, source: dict[str, str]) -> str:
+    from wam.contracts import expected
+    from wam.control.export import export_student as write
+    from wam.model.student import Student
+
+    if options.execute:
+        raise expected("--execute with --format lerobot", got=options.format, do="leave it out")
+    found = write(
         Student.from_pretrained(checkpoint),
-        options.output or options.run_folder / f"export-{options.format}-{options.precision}",
+        folder,
         format=options.format,
         precision=options.precision,
-        steps=options.steps,
-        source={"checkpoint": str(checkpoint), "sha256": sha256(checkpoint / "model.safetensors")},
+        steps=options.steps or 1,
+        source=source,
     )
-    print(
+    return (
         f"{found.bytes / 2**20:.1f} MiB in {found.folder}; at most {found.error:.2g} and on average {found.mean_error:.2g} "
         f"from torch on {found.checked} random inputs, in units of an action's usual range"
     )
+
+
+def export_to_lerobot(options: argparse.Namespace, checkpoint: Path, folder: Path, source: dict[str, str]) -> str:
+    from wam.contracts import expected
+    from wam.control.lerobot import export_lerobot
+
+    if options.precision != "fp32":
+        raise expected("precision fp32 for LeRobot", got=options.precision, do="use format onnx for int8")
+    policy = export_lerobot(checkpoint, folder, steps=options.steps, execute=options.execute, source=source)
+    random = "" if policy.model.provenance.get("random") is False else "  RANDOM WEIGHTS"
+    return f"{folder}: chunks of {policy.chunk} from {', '.join(policy.cameras)}; lerobot-eval --policy.path={folder}{random}"

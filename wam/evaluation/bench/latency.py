@@ -77,7 +77,7 @@ def _pair(
 def _measure(
     teacher: WorldActionModel, pupil: Student, *, steps: int, repeats: int, chunks: int, run: Path | None
 ) -> BenchResult:
-    seen = [_observation(pupil)]
+    seen = [example_observation(pupil)]
     with tempfile.TemporaryDirectory() as folder:
         exported = export_student(pupil, Path(folder))
         compact = ExportedPolicy(folder)
@@ -108,8 +108,8 @@ def _measure(
         figures=figures,
         detail={
             "teacher_steps": steps,
-            "teacher_millions": _millions(teacher),
-            "student_millions": _millions(pupil),
+            "teacher_millions": millions(teacher),
+            "student_millions": millions(pupil),
             "student_mib": exported.bytes / 2**20,
             "head": pupil.config.head,
             "chunks": chunks,
@@ -122,7 +122,7 @@ def _measure(
     )
 
 
-def _observation(student: Student) -> Observation:
+def example_observation(student: Student) -> Observation:
     c, rng = student.config, np.random.default_rng(0)
     size = (c.image_size, c.image_size, 3)
     return Observation(
@@ -147,5 +147,5 @@ def _each(policy: ExportedPolicy, seen: list[Observation], count: int) -> tuple[
     return 1e3 * taken[0], 1e3 * taken[1]
 
 
-def _millions(module: torch.nn.Module) -> float:
+def millions(module: torch.nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6

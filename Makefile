@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -89,14 +89,22 @@ occupancy-ablation: setup
 	done; done
 	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
 
+# The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its ACT
+# beside ours, and the plugin by which our policies act through it.
 LEROBOT_PYTHON ?= python3.12
+LEROBOT := .venv-lerobot/bin
+PLUGIN := tools/lerobot_policy_wam
 bench-lerobot: setup .venv-lerobot/.installed
 	mkdir -p runs/bench
-	$(BIN)/python tools/bench_lerobot.py --lerobot .venv-lerobot/bin/python --json runs/bench/lerobot.json
+	$(BIN)/python tools/bench_lerobot.py --lerobot $(LEROBOT)/python --json runs/bench/lerobot.json
+	$(LEROBOT)/python tools/bench_lerobot_act.py --json runs/bench/lerobot-act.json
 
-.venv-lerobot/.installed:
+test-lerobot: .venv-lerobot/.installed
+	$(LEROBOT)/python -m pytest -m 'slow or not slow' tests/lerobot
+
+.venv-lerobot/.installed: pyproject.toml $(PLUGIN)/pyproject.toml $(PLUGIN)/constraints.txt
 	$(LEROBOT_PYTHON) -m venv .venv-lerobot
-	.venv-lerobot/bin/pip install -q 'lerobot[dataset]==0.6.1'
+	$(LEROBOT)/pip install -q -c $(PLUGIN)/constraints.txt -e . -e '$(PLUGIN)[test]' 'lerobot[dataset]==0.6.1'
 	touch $@
 
 # The real openpi-client, in a Python of its own since it pins numpy below 2, drives episodes against `wam serve`.

@@ -104,7 +104,7 @@ def export_lerobot(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).unlink(missing_ok=True)
     weights = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_bytes(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
+    write_bytes(folder / WEIGHTS, save(weights))
     for name, pipeline in _pipelines(inputs, outputs).items():
         write_json(folder / name, pipeline)
     said = {name: opened.provenance.get(name) for name in ("random", "teacher", "losses", "code", "seed")}

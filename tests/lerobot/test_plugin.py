@@ -191,7 +191,7 @@ class TestLoading:
             load(written("l1")[1], **overrides)
 
     def test_the_plugin_unpickles_nothing(self) -> None:
-        sources = sorted((ROOT / "tools" / "lerobot_policy_wam" / "lerobot_policy_wam").glob("*.py"))
+        sources = sorted((ROOT / "tools" / "lerobot_policy_wam" / "src").rglob("*.py"))
         assert len(sources) > 3
         assert [found for path in sources for found in pickles(ast.parse(path.read_text()))] == []
 
@@ -322,13 +322,14 @@ def windows(rows: int) -> dict[str, Any]:
 class TestTraining:
     @pytest.mark.parametrize("kind", ["l1", "flow"])
     def test_a_students_loss_falls_and_saved_weights_load(self, kind: str, written: Written, tmp_path: Path) -> None:
-        policy = load(written(kind)[1])[0].train()
+        policy, *pipelines = load(written(kind)[1])
         batch, losses = windows(4), []
         optimizer = policy.config.get_optimizer_preset()
         stepping = optimizer.build(policy.get_optim_params())
         for group in stepping.param_groups:
             group["lr"] = 3e-3
         torch.manual_seed(0)
+        policy.train()
         for _ in range(60):
             loss, said = policy(batch)
             stepping.zero_grad()
@@ -336,7 +337,8 @@ class TestTraining:
             stepping.step()
             losses.append(said["cloning_loss"])
         assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
-        policy.eval().save_pretrained(tmp_path)
+        for part in (policy.eval(), *pipelines):
+            part.save_pretrained(tmp_path)
         again = load(tmp_path)[0]
         assert again.config.provenance["trained_further"].startswith("lerobot ")
         chunks = (p.predict_action_chunk(batch) for p in (policy, again))

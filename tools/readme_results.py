@@ -44,6 +44,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("parity", "backbone", "latency")},
+    "explore": ("runs/bench/explore.json", "wam bench explore --run runs/occupancy --threads 2"),
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
 
@@ -151,6 +152,8 @@ ROWS = (
     at_most(source="fuzz-server", figure="crashes", says="10,000 fuzzed frames to the server: crashes", target=0, digits=0),
     at_most(source="fuzz-guard", figure="escaped", says="10,000 fuzzed chunks through the guard: commands out of limits",
             target=0, digits=0),
+    at_most(source="explore", figure="answer_seconds_p95", target=2, unit=" s", digits=3,
+            says="the page of `wam explore`: a changed push to its imagined frames and voxels, 95th percentile"),
     Row(source="curate", figure="realtime_per_core", says="curation of 256-pixel video, times real time, per core", target=20,
         digits=1, unit="×"),
     Row(source="curate", figure="decode_efficiency", says="curation's reading over the decoder alone", target=0.8),

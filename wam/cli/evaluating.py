@@ -48,12 +48,14 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "name",
         help="conditionals, cache, rollout, step, occupancy, loader, curate, latency, server, fuzz-server, fuzz-guard, "
-        "parity or backbone",
+        "parity, backbone or explore",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")
     parser.add_argument("--lerobot", type=Path, help="loader: figures that `make bench-lerobot` wrote")
-    parser.add_argument("--run", type=Path, dest="run_folder", help="latency: a distilled run, else random weights")
+    parser.add_argument(
+        "--run", type=Path, dest="run_folder", help="latency: a distilled run, explore: any, else random weights"
+    )
     parser.add_argument("--soak-minutes", type=float, default=10.0, help="server: how long its memory is watched")
     parser.set_defaults(run=bench)
 
@@ -185,11 +187,19 @@ def bench(options: argparse.Namespace) -> int:
         "loader": {"lerobot": options.lerobot},
         "latency": {"run": options.run_folder},
         "server": {"soak_minutes": options.soak_minutes},
+        "explore": {"run": options.run_folder},
     }
     extra = {name: value for name, value in asked.get(options.name, {}).items() if value}
-    result = run_bench(options.name, options.json, **extra)
+    result = run_bench(options.name, options.json, others={"explore": bench_explore}, **extra)
     print(describe(result))
     return 1 if result.missed else 0
+
+
+def bench_explore(**options: Any) -> Any:
+    """See `wam.explore.bench`, a room above the other benches, which needs the packages of the extra `serve`."""
+    from wam.explore.bench import bench_explore as run
+
+    return run(**options)
 
 
 def demo(options: argparse.Namespace) -> int:

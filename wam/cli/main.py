@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import wam
-from wam.cli import collecting, datasets, distilling, evaluating, serving, training
+from wam.cli import collecting, datasets, distilling, evaluating, exploring, serving, training
 from wam.contracts import WamError
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -16,11 +16,11 @@ Verb = Callable[[argparse.Namespace], int | None]
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="wam", description="World-action models: collect, train, imagine, evaluate, report, serve."
+        prog="wam", description="World-action models: collect, train, imagine, evaluate, report, explore, serve."
     )
     parser.add_argument("--version", action="version", version=f"wam {wam.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (collecting, datasets, training, distilling, evaluating, serving):
+    for module in (collecting, datasets, training, distilling, evaluating, exploring, serving):
         module.register(verbs)
     return parser
 

@@ -26,6 +26,11 @@ from wam.geometry.grid import UNKNOWN
 OCCUPANCY = "occupancy"
 
 
+def has_labels(root: Path | str, name: str) -> bool:
+    """Whether any labels of that name were made for the dataset."""
+    return (Path(root) / "labels" / name / "about.json").is_file()
+
+
 class Labels:
     """One kind of labels of one dataset.
 

@@ -100,8 +100,7 @@ class EpisodeLog(Generic[E]):
         self.episodes[episode.key] = episode
         frames = self._frames_path(episode)
         if frames is not None and frames.exists():
-            with np.load(frames, allow_pickle=False) as stored:
-                self.rollouts.append(Rollout(episode=episode, frames=stored["frames"], stride=int(stored["stride"])))
+            self.rollouts.append(_read_rollout(episode, frames))
 
     def add(self, episode: E, rollout: Rollout | None = None) -> None:
         """Keep one finished episode; on disk before this returns."""
@@ -117,10 +116,7 @@ class EpisodeLog(Generic[E]):
             self.rollouts.append(rollout)
 
     def _frames_path(self, episode: Episode) -> Path | None:
-        if self.path is None:
-            return None
-        name = f"{episode.environment}-{episode.seed}-{episode.variant}".replace("/", "_")
-        return self.path.with_suffix(".frames") / f"{name}.npz"
+        return None if self.path is None else frames_path(self.path, episode)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         assert self.path is not None
@@ -135,3 +131,28 @@ class EpisodeLog(Generic[E]):
                 got=error.strerror or error,
                 do=f"free disk space and run the same command again; {len(self.episodes)} finished episodes are kept",
             ) from error
+
+
+def frames_path(log: Path, episode: Episode) -> Path:
+    """Where an episode's frames lie, if any were recorded."""
+    name = f"{episode.environment}-{episode.seed}-{episode.variant}".replace("/", "_")
+    return log.with_suffix(".frames") / f"{name}.npz"
+
+
+def read_log(path: Path) -> tuple[dict[str, Any], list[Episode], list[Rollout]]:
+    """What was measured, its finished episodes, and those of them that were recorded. Changes nothing, so that it may be read
+    while it is written. Raises WamError for a log that is damaged."""
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].decode(errors="replace").splitlines()
+    try:
+        identity = dict(json.loads(lines[0])["identity"])
+        episodes = [Episode(**json.loads(line)) for line in lines[1:]]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise expected(f"a log of episodes in {path}", got=repr(error), do="evaluate the run again") from error
+    places = [(episode, frames_path(path, episode)) for episode in episodes]
+    return identity, episodes, [_read_rollout(episode, frames) for episode, frames in places if frames.is_file()]
+
+
+def _read_rollout(episode: Episode, frames: Path) -> Rollout:
+    with np.load(frames, allow_pickle=False) as stored:
+        return Rollout(episode=episode, frames=stored["frames"], stride=int(stored["stride"]))

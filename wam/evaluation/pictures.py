@@ -67,14 +67,20 @@ def probe_actions(batch: Batch, space: ActionSpace, *, motion: Sequence[str] | N
     base = np.broadcast_to(np.median(action.reshape(-1, action.shape[-1]), axis=0), action.shape[1:]).copy()
     if not absolute:
         base[:, list(dims)] = 0
-    ramp = np.linspace(0, 2, len(base)) if absolute else np.ones(len(base))
     probes = {"still": base}
     for dim, push in zip(dims, strength, strict=True):
         for sign, mark in ((1, "+"), (-1, "−")):
-            chunk = base.copy()
-            chunk[:, dim] += sign * push * ramp
-            probes[f"{mark}{space.names[dim]}"] = np.clip(chunk, space.low, space.high)
+            direction = np.zeros(space.dim)
+            direction[dim] = sign * push
+            probes[f"{mark}{space.names[dim]}"] = pushed(base, direction, space)
     return probes
+
+
+def pushed(still: np.ndarray, direction: np.ndarray, space: ActionSpace) -> np.ndarray:
+    """Actions (L, A) that stay where they are, with a push (A,) added to each, within the space's limits; to absolute
+    targets it is added little by little, so that their mean motion is the push."""
+    ramp = np.linspace(0, 2, len(still)) if space.kind == "absolute" else np.ones(len(still))
+    return np.clip(still + ramp[:, None] * direction, space.low, space.high).astype(still.dtype)
 
 
 def what_if(

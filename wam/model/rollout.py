@@ -34,10 +34,18 @@ class Rollout:
 
     steps: denoising steps per chunk. window: observed frames, real or imagined, that the model looks back over; by
     default as many as it was trained with. The state is known at the start and after a correction that gives it.
+    same_noise: every row meets the same noise, so that rows differ by what they are given alone.
     """
 
     def __init__(
-        self, model: WorldActionModel, batch: Batch, *, steps: int = 4, window: int | None = None, seed: int = 0
+        self,
+        model: WorldActionModel,
+        batch: Batch,
+        *,
+        steps: int = 4,
+        window: int | None = None,
+        seed: int = 0,
+        same_noise: bool = False,
     ) -> None:
         if "future" not in model.config.streams:
             raise expected("a model with a future stream", got="none", do="train one that imagines frames")
@@ -45,7 +53,7 @@ class Rollout:
         self.window = max(model.config.history, given) if window is None else window
         if self.window < given:
             raise expected(f"a window of at least the {given} frames given", got=window, do="widen it")
-        self.model, self.steps, self.seed = model, steps, seed
+        self.model, self.steps, self.seed, self.same_noise = model, steps, seed, same_noise
         self.cached = model.network.extendable
         self.time, self.chunks = 0, 0
         self._batch = batch.without("future", "future_mask", "action", "action_mask")
@@ -66,6 +74,7 @@ class Rollout:
             steps=self.steps,
             seed=self.seed + SEED_STEP * self.chunks,
             context=self._context,
+            same_noise=self.same_noise,
         )
         assert sample.future is not None
         self._newest, self._state = sample.future, None
@@ -109,13 +118,14 @@ def rollout(
     steps: int = 4,
     window: int | None = None,
     seed: int = 0,
+    same_noise: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Frames (B, V, chunks * T, H, W, C) in [0, 1], `chunks` times the model's future.
 
     actions: (B, L, A) raw, one per dataset frame: a chunk takes K of them and the next starts where the last imagined
     frame lies, so K * chunks in all where K is the last offset of the future. Without actions the model imagines
-    what it expects, and `chunks` says for how long. progress: called with (done, total) chunks.
+    what it expects, and `chunks` says for how long. same_noise: as in `Rollout`. progress: called with (done, total) chunks.
     """
     K, stride = model.config.chunk, model.config.future[-1]
     if actions is not None:
@@ -134,7 +144,7 @@ def rollout(
             )
     if chunks is None or chunks < 1:
         raise expected("actions, or a number of chunks of at least 1", got=chunks, do="give one of them")
-    world = Rollout(model, batch, steps=steps, window=window, seed=seed)
+    world = Rollout(model, batch, steps=steps, window=window, seed=seed, same_noise=same_noise)
     frames = []
     for chunk in range(chunks):
         frames.append(world.imagine(None if actions is None else actions[:, chunk * stride : chunk * stride + K]))

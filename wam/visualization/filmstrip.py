@@ -38,7 +38,21 @@ def what_if_picture(
     extrinsics: np.ndarray | None = None,
     scale: int = 3,
 ) -> bytes:
-    """PNG with a column for the present and for each of M actions; per view a row of imagined last frames, one of the
+    """`what_if_cells` as a PNG."""
+    cells = what_if_cells(present, imagined, motion, truth=truth, extrinsics=extrinsics, scale=scale)
+    return png(table(cells, gap=2 * scale, groups=(1,)))
+
+
+def what_if_cells(
+    present: np.ndarray,
+    imagined: np.ndarray,
+    motion: np.ndarray,
+    *,
+    truth: np.ndarray | None = None,
+    extrinsics: np.ndarray | None = None,
+    scale: int = 3,
+) -> list[list[np.ndarray | None]]:
+    """Rows of pictures, a column for the present and for each of M actions; per view a row of imagined last frames, one of the
     truth if it is known, and one of how the imagined frame differs from that of the first action (standing still).
 
     present (V, H, W, C); imagined and truth (M, V, T, H, W, C) uint8; motion (M, 3); extrinsics (V, 4, 4) camera-to-world
@@ -57,11 +71,11 @@ def what_if_picture(
             rows.append([None, *(enlarge(frame, scale) for frame in truth[:, v, -1])])
         changed = heat(difference(last, last[:1]))
         rows.append([None, *(enlarge(frame, scale) for frame in changed)])
-    return png(table(rows, gap=2 * scale, groups=(1,)))
+    return rows
 
 
 def what_if_rows(views: int, *, truth: bool, reference: str = "the first") -> list[str]:
-    """What each row of `what_if_picture` shows; reference: the name of the first action."""
+    """What each row of `what_if_cells` shows; reference: the name of the first action."""
     rows = []
     for v in range(views):
         view = f"view {v + 1}: " if views > 1 else ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from wam.contracts import WamError, expected
 from wam.control.server.config import ServeConfig
@@ -18,11 +19,21 @@ from wam.control.server.served import Served, load_served
 from wam.control.server.server import PolicyServer
 
 
-def serve_until_stopped(served: Served, config: ServeConfig, *, ready: Callable[[PolicyServer], None]) -> None:
-    """Serve in this thread, the main one, until SIGTERM or SIGINT; then answer what was asked and return."""
+class Runs(Protocol):
+    """What is started, listens, and finishes what it began."""
+
+    async def start(self) -> None: ...
+    async def drain(self) -> None: ...
+
+
+R = TypeVar("R", bound=Runs)
+
+
+def run_until_stopped(make: Callable[[], R], *, ready: Callable[[R], None]) -> None:
+    """Run a server in this thread, the main one, until SIGTERM or SIGINT; then drain it and return."""
 
     async def run() -> None:
-        server, stop = PolicyServer(served, config), asyncio.Event()
+        server, stop = make(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await server.start()
@@ -33,16 +44,21 @@ def serve_until_stopped(served: Served, config: ServeConfig, *, ready: Callable[
     asyncio.run(run())
 
 
+def serve_until_stopped(served: Served, config: ServeConfig, *, ready: Callable[[PolicyServer], None]) -> None:
+    """Serve a policy until SIGTERM or SIGINT; then answer what was asked and return."""
+    run_until_stopped(lambda: PolicyServer(served, config), ready=ready)
+
+
 @contextlib.contextmanager
-def serving(served: Served, config: ServeConfig) -> Iterator[PolicyServer]:
-    """A server in a thread; drained at the end. `port=0` in the config takes a free port."""
-    started: list[PolicyServer | BaseException] = []
+def in_thread(make: Callable[[], R]) -> Iterator[R]:
+    """A server in a thread; drained at the end."""
+    started: list[R | BaseException] = []
     up, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def run() -> None:
         try:
-            server = PolicyServer(served, config)
+            server = make()
             await server.start()
         except BaseException as error:
             started.append(error)
@@ -65,6 +81,13 @@ def serving(served: Served, config: ServeConfig) -> Iterator[PolicyServer]:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
+
+
+@contextlib.contextmanager
+def serving(served: Served, config: ServeConfig) -> Iterator[PolicyServer]:
+    """A policy's server in a thread; drained at the end. `port=0` in the config takes a free port."""
+    with in_thread(lambda: PolicyServer(served, config)) as server:
+        yield server
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 run = "runs/occupancy"  # a run's folder, of a model trained with model.occupancy.loss_weight above 0
 steps = 1  # denoising steps per sample
-start = 0.35  # where in the held-out windows to look: 0 is the first, 1 the last
+start = 0.35  # where among the held-out frames to look: 0 is the first, 1 the last
 
 # %%
 import json
@@ -34,53 +34,44 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+import wam
 from wam.contracts import expected
-from wam.evaluation.evaluate import held_out_windows
-from wam.evaluation.pictures import probe_actions
 from wam.evaluation.voxel_metrics import changed, iou
 from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
 from wam.geometry.voxels import fuse_depth
-from wam.model.pretrained import from_pretrained
 from wam.model.steering import Steering
-from wam.model.wam import CONTEXT
-from wam.settings import load_settings
-from wam.training.config import TrainConfig
-from wam.training.state import last_checkpoint
 from wam.visualization.notebook import show
 from wam.visualization.voxels import draw_voxels
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
-if last_checkpoint(Path(run)) is None:
+if not Path(run).is_dir():
     raise expected(
         f"a trained run in {run}", got="none", do="run `make demo`, then `make occupancy`, or set `run` to another"
     )
 
 torch.set_num_threads(1)
-model = from_pretrained(last_checkpoint(Path(run)))
-config = load_settings(TrainConfig, Path(run) / "config.yaml")
-grid = model.config.occupancy.grid
+model = wam.load(run)
+grid = model.model.config.occupancy.grid
 print(f"a grid of {' x '.join(map(str, grid.shape))} cells of {100 * grid.side:g} cm, from {grid.origin} m")
+model
 
 # %% [markdown]
 # ## The present
 #
-# A window of an episode that training never saw. The true grid is filled from the simulator's own shapes; the model sees
+# A frame of an episode that training never saw. The true grid is filled from the simulator's own shapes; the model sees
 # two small pictures, and where their cameras stand. Cells that it fills and that are empty are red.
 
 # %%
-windows = held_out_windows(config, play=False, count=64)
-place = round(start * (windows.size - 1))
-now = windows[place : place + 1]
-truth = (now.occupancy[0] == 1).numpy()
-print(f"told: {now.instruction[0]!r}")
+now = model.start(start)
+truth = (now.batch.occupancy[0] == OCCUPIED).numpy()
+print(f"told: {now.instruction!r}")
 
-seen = model.sample(now, want=("occupancy",)).occupancy[0, 0] > 0.5  # of the present alone: no future is drawn
-pictures = [view[-1].numpy() for view in now.images[0]]
+seen = model.model.sample(now.batch, want=("occupancy",)).occupancy[0, 0] > 0.5  # of the present alone: no future is drawn
 wrong = seen.numpy() & ~truth[0]
 show(
-    [("", [*pictures, draw_voxels(truth[0]), draw_voxels(seen.numpy(), wrong=wrong)])],
-    [*model.cameras, "true", "predicted"],
+    [("", [*now.present, draw_voxels(truth[0]), draw_voxels(seen.numpy(), wrong=wrong)])],
+    [*now.cameras, "true", "predicted"],
     width=2.2,
 )
 print(f"intersection over union: {iou(seen[None], torch.from_numpy(truth[:1])):.2f}")
@@ -92,49 +83,24 @@ print(f"intersection over union: {iou(seen[None], torch.from_numpy(truth[:1])):.
 # is one of the imagined frames.
 
 # %%
-given = (*CONTEXT, "action")
-ahead = model.sample(now, given=given, want=("future", "occupancy"), steps=steps)
-imagined = (ahead.occupancy[0] > 0.5).numpy()
-fps = 40 if model.action_space is None else model.action_space.rate_hz
-heads = ["now", *(f"in {offset / fps:.2f} s" for offset in model.config.future)]
-frames = [now.images[0, 0, -1].numpy() / 255, *(frame.clamp(0, 1).numpy() for frame in ahead.future[0, 0])]
-came = [now.images[0, 0, -1].numpy(), *(frame.numpy() for frame in now.future[0, 0])]
-show(
-    [
-        ("came", came),
-        ("true cells", [draw_voxels(cells) for cells in truth]),
-        ("imagined", frames),
-        ("imagined cells", [draw_voxels(a, wrong=a & ~b) for a, b in zip(imagined, truth, strict=True)]),
-    ],
-    heads,
-    width=2.2,
-)
+ahead = model.forward_dynamics(now, steps=steps)
+ahead
+
+# %%
 last, first = torch.from_numpy(truth[-1:]), torch.from_numpy(truth[:1])
 where = changed(last, first)
 if where.any():
-    ours, copied = iou(torch.from_numpy(imagined[-1:]), last, where), iou(first, last, where)
+    ours, copied = iou(torch.from_numpy(ahead.filled[0, -1:]), last, where), iou(first, last, where)
     print(f"where it changes, intersection over union is {ours:.2f}; copying the present gives {copied:.2f}")
 
 # %% [markdown]
 # ## The same start, under different actions
 #
-# Each row is another constant push from the same frame and the same noise. Red: cells that are not filled now.
+# Each column is another constant push from the same frame and the same noise. Beneath are the cells of the first of them,
+# and where there is a simulator what it says of the same action; red cells are filled in the model's imagination only.
 
 # %%
-probes = probe_actions(windows, model.action_space)
-rows = []
-for name, chunk in probes.items():
-    pushed = now.replace(
-        action=torch.from_numpy(np.asarray(chunk, np.float32))[None],
-        action_mask=torch.ones(1, len(chunk), dtype=torch.bool),
-    )
-    cells = model.sample(pushed, given=given, want=("future", "occupancy"), steps=steps).occupancy[0] > 0.5
-    rows.append((name, cells.numpy()))
-show(
-    [(name, [draw_voxels(c, wrong=c & ~cells[0]) for c in cells]) for name, cells in rows],
-    heads,
-    width=2.2,
-)
+model.imagine(now, actions="pushes", steps=steps)
 
 # %% [markdown]
 # ## An action that keeps clear of a place
@@ -143,14 +109,15 @@ show(
 # the world model. The box here is where the model expects to come if nothing keeps it away.
 
 # %%
-plain = model.policy(now, steps=4).action
+plain = model.policy(now).actions
 
 
 def foreseen(action):
-    return model.sample(now.replace(action=action), given=given, want=("future", "occupancy"), steps=steps).occupancy
+    """(1 + T, X, Y, Z): how likely each cell is filled, the present first."""
+    return torch.from_numpy(model.imagine(now, actions=action[0], steps=steps).voxels[0])
 
 
-comes = (foreseen(plain)[0, -1] > 0.5) & ~seen
+comes = (foreseen(plain)[-1] > 0.5) & ~seen
 box = torch.zeros(grid.shape, dtype=torch.bool)
 if comes.any():
     middle = comes.nonzero().float().mean(0).round().int().tolist()
@@ -165,12 +132,13 @@ def filled(sample):
 
 
 steering = Steering(cost=filled, imagine=True, steps=8, reach=0.2)
-careful = model.policy(now, steps=4, steering=steering).action
+careful = model.model.policy(now.batch, steps=4, steering=steering).action.numpy()
+heads = ["now", *(f"in {second:.2f} s" for second in ahead.seconds)]
 for name, action in (("plain", plain), ("careful", careful)):
-    print(f"{name:>8}: {float(foreseen(action)[0, 1:, box].mean()):.3f} of the box is expected to be filled")
+    print(f"{name:>8}: {float(foreseen(action)[1:, box].mean()):.3f} of the box is expected to be filled")
 show(
     [
-        (name, [draw_voxels(c, wrong=c & box.numpy()) for c in (foreseen(action)[0] > 0.5).numpy()])
+        (name, [draw_voxels(c, wrong=c & box.numpy()) for c in (foreseen(action) > 0.5).numpy()])
         for name, action in (("plain", plain), ("careful", careful))
     ],
     heads,

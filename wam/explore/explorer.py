@@ -20,13 +20,12 @@ import numpy as np
 import torch
 
 from wam.contracts import Batch, Observation, expected
-from wam.data.splits import split_episodes
-from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset
 from wam.explore import asking
 from wam.explore.chunks import Chunks
+from wam.explore.episodes import Episodes
 from wam.explore.futures import Futures
-from wam.explore.starts import Simulators, Start, from_observation, from_simulator, from_window, open_windows
+from wam.explore.starts import Simulators, Start, from_observation, from_simulator, from_window
 from wam.model.pretrained import from_pretrained
 from wam.model.rollout import rollout
 from wam.model.wam import CONTEXT, WorldActionModel
@@ -51,11 +50,11 @@ class Explorer:
     """model: a `WorldActionModel`, for what is not found here."""
 
     def __init__(self, model: WorldActionModel, *, name: str = "a model", data: str | Path | None = None) -> None:
-        self.model, self.name, self._data = model, name, data
+        self.model, self.name = model, name
         self.simulators = Simulators()
         trained = model.provenance.get("config")
         self.trained: TrainConfig | None = build(TrainConfig, trained) if trained else None
-        self._held_out: dict[bool, list[WindowDataset]] = {}
+        self.episodes = Episodes(model, self.trained, data)
 
     # starts -----------------------------------------------------------------------------------------------------
 
@@ -78,17 +77,9 @@ class Explorer:
         elif environment is not None:
             start = from_simulator(self.model, environment, seed, self.simulators)
         elif episode is not None:
-            start = self._of_episode(episode, frame)
+            start = from_window(*self.episodes.of(episode, frame), self.simulators)
         else:
-            if not 0 <= place <= 1:
-                raise expected("a place from 0 to 1", got=place, do="0 is the first held-out frame, 1 the last")
-            datasets = self.held_out(play=play)
-            row = round(place * (sum(map(len, datasets)) - 1))
-            for windows in datasets:
-                if row < len(windows):
-                    break
-                row -= len(windows)
-            start = from_window(windows, row, self.simulators)
+            start = from_window(*self.episodes.at(place, play=play), self.simulators)
         return start if instruction is None else start.told(instruction)
 
     def starts(self, count: int, *, play: bool = False) -> list[Start]:
@@ -97,48 +88,11 @@ class Explorer:
 
     def held_out(self, *, play: bool = False) -> list[WindowDataset]:
         """Windows of the held-out episodes, demonstrations or play; of another dataset than the run's, of all its episodes."""
-        if play not in self._held_out:
-            share, seed = (0.0, 0) if self._data or self.trained is None else self._split()
-            found = []
-            for root in self.roots():
-                store = EpisodeStore(root)
-                aside = split_episodes(store, held_out_share=share, seed=seed)[1] if share else range(len(store))
-                chosen = [i for i in aside if store.episodes[i].play == play]
-                if chosen:
-                    found.append(open_windows(self.model, root, episodes=chosen))
-            if not found:
-                raise expected(
-                    f"{'play' if play else 'expert'} episodes to start from", got="none", do="name other data, or play"
-                )
-            self._held_out[play] = found
-        return self._held_out[play]
+        return self.episodes.held_out(play=play)
 
     def instructions(self) -> list[str]:
         """Every sentence of the held-out demonstrations."""
         return sorted({sentence for windows in self.held_out() for sentence in windows.sentences})
-
-    def roots(self) -> list[Path]:
-        """The datasets to start from."""
-        named = [self._data] if self._data else [part.root for part in self.trained.data.parts] if self.trained else []
-        found = [Path(root) for root in named if Path(root).is_dir()]
-        if not found:
-            raise expected(
-                "the data that the run was trained on", got=", ".join(map(str, named)) or "none", do="name some: data="
-            )
-        return found
-
-    def _split(self) -> tuple[float, int]:
-        assert self.trained is not None
-        return self.trained.data.held_out, self.trained.data.split_seed
-
-    def _of_episode(self, episode: int, frame: int) -> Start:
-        store = EpisodeStore(self.roots()[0])
-        if not 0 <= episode < len(store):
-            raise expected(f"an episode from 0 to {len(store) - 1}", got=episode, do="choose one of the dataset")
-        windows = open_windows(self.model, store.root, episodes=[episode])
-        if not 0 <= frame < len(windows):
-            raise expected(f"a frame from 0 to {len(windows) - 1}", got=frame, do="choose one of the episode")
-        return from_window(windows, frame, self.simulators)
 
     # actions ----------------------------------------------------------------------------------------------------
 

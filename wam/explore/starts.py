@@ -14,7 +14,6 @@ from wam.control.wam_policy import to_batch
 from wam.data.features import ACTION
 from wam.data.labels import OCCUPANCY, has_labels
 from wam.data.poses import camera_poses
-from wam.data.splits import split_episodes
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec, resize
 from wam.evaluation.evaluate import with_poses
@@ -132,19 +131,10 @@ class Simulators:
         return self._open[key]
 
 
-def open_windows(
-    model: WorldActionModel,
-    root: Path | str,
-    *,
-    held_out: float = 0.0,
-    split_seed: int = 0,
-    episodes: Sequence[int] | None = None,
-) -> WindowDataset:
-    """Windows of a dataset as the model takes them, read from video when asked for: of the named episodes, else of the held-out
-    ones; with held_out=0 of all. Voxels and cameras come with them where the dataset has them."""
+def open_windows(model: WorldActionModel, root: Path | str, *, episodes: Sequence[int]) -> WindowDataset:
+    """Windows of these episodes of a dataset as the model takes them, read from video when asked for. Voxels and cameras come
+    with them where the dataset has them."""
     store, m = EpisodeStore(root), model.config
-    if episodes is None and held_out:
-        episodes = split_episodes(store, held_out_share=held_out, seed=split_seed)[1]
     posed = set(model.cameras or store.cameras) <= set(camera_poses(store))
     voxels = posed and model.network.occupancy is not None
     spec = WindowSpec(

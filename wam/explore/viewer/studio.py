@@ -61,6 +61,7 @@ class Studio:
                 for start in [self.start(0, place)]
             ],
             "frames": count,
+            "ahead_s": first.model.config.future[-1] / first.held_out()[0].store.info.fps,
             "instructions": first.instructions(),
             "failures": [
                 {

@@ -292,7 +292,12 @@ class TestInABrowser:
             page.until("document.querySelectorAll('#answers article').length == 2")
             page.until("document.querySelector('.state').textContent.startsWith('answered')")
             assert page.evaluate("document.querySelectorAll('#starts img').length") == 10
-            assert page.evaluate("document.querySelectorAll('#answers .cells canvas').length") >= 3
+            assert page.evaluate("document.querySelectorAll('#answers .cells canvas').length") == 3
+            page.evaluate("wish.kind = 'recorded'; ask()")  # whose true cells are known
+            page.until("document.querySelectorAll('#answers .cells canvas').length == 6")
+            drawn = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((value) => value > 0)"
+            assert page.evaluate(f"(() => {{ const c = document.querySelector('.cells canvas'); return {drawn}; }})()")
+            assert page.evaluate("document.querySelectorAll('#answers .strip .blank').length") == 0
             box = page.evaluate(
                 "(() => { const b = document.querySelector('.pad canvas').getBoundingClientRect();"
                 " return [b.left + b.width / 2, b.top + b.height / 2, b.width]; })()"

@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation delay notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -89,6 +89,13 @@ occupancy-ablation: setup
 	  done || exit 1; \
 	done; done
 	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
+
+# Chunks that go on from settled actions, and success under injected latency: standing still, naive, real-time chunking.
+delay: setup
+	test -d runs/demo/data || $(BIN)/wam collect runs/demo/data --config configs/data/demo.yaml
+	$(BIN)/wam train configs/train/delay.yaml
+	mkdir -p runs/bench
+	$(BIN)/wam eval delay runs/delay --config configs/eval/delay.yaml --json runs/bench/delay.json
 
 # The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its ACT
 # beside ours, and the plugin by which our policies act through it.

@@ -152,3 +152,11 @@ def test_what_is_foreseen_follows_the_actions_and_changes_no_memory(history: int
 def test_a_policy_without_a_world_model_foresees_nothing():
     policy = WamPolicy(CloningPolicy(CloningConfig()), cameras=("side", "top"))
     assert policy.foresee(seen(1), np.zeros((8, 4))) is None
+
+
+def test_only_a_policy_that_imagines_along_may_stop_its_future_early():
+    policy = WamPolicy(make_model(), cameras=("side", "top"), conditional="joint", steps=2, future_stop=0.9)
+    whole = WamPolicy(make_model(), cameras=("side", "top"), conditional="joint", steps=2)
+    assert np.abs(policy.act([seen(9)]) - whole.act([seen(9)])).max() > 0
+    with pytest.raises(WamError, match="conditional joint"):
+        WamPolicy(make_model(), cameras=("side", "top"), future_stop=0.9)

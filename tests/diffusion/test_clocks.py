@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from wam.contracts import WamError
-from wam.diffusion.clocks import RULES, ClockConfig, draw_clock, draw_clocks, sampling_clocks, shift_clock
+from wam.diffusion.clocks import (
+    RULES,
+    ClockConfig,
+    decoupled_clocks,
+    draw_clock,
+    draw_clocks,
+    sampling_clocks,
+    shift_clock,
+)
 
 clocks = st.floats(0, 1)
 shifts = st.floats(0.1, 10)
@@ -104,10 +112,19 @@ def test_sampling_clocks_fall_from_noise_to_clean(steps: int, shift: float) -> N
     assert (laid.diff() < 0).all()
 
 
+@given(st.integers(1, 30), shifts, st.floats(0, 1))
+def test_decoupled_clocks_fall_from_noise_to_where_they_are_to_stop(steps: int, shift: float, stop: float) -> None:
+    laid = decoupled_clocks(steps, shift=shift, stop=stop)
+    assert laid.shape == (steps + 1,)
+    assert (laid[0], laid[-1]) == (pytest.approx(1), pytest.approx(stop, abs=1e-5))
+    assert (laid.diff() <= 1e-6).all()
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: sampling_clocks(0), "at least one sampling step"),
+        (lambda: decoupled_clocks(2, stop=1.5), "from 0 to 1"),
         (lambda: ClockConfig(distribution="cosine"), "uniform, logit_normal, beta"),
         (lambda: draw_clocks({"a": "later"}, {"a": ClockConfig()}, 2, generator=generator()), "clean, noise, draw"),
     ],

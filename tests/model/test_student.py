@@ -12,6 +12,7 @@ from wam.contracts import ActionSpace, Batch, WamError
 from wam.control.wam_policy import WamPolicy, load_policy
 from wam.model.chunk_heads import FlowHead
 from wam.model.compact import GROUPS, normalized
+from wam.model.inpainting import Inpainting
 from wam.model.student import Student, StudentConfig, sized
 from wam.tokenizers.text import TextConfig
 
@@ -218,3 +219,35 @@ def test_steps_that_are_not_there_teach_nothing(head: str) -> None:
     assert loss(spoiled, mask) == pytest.approx(loss(target, mask))
     assert loss(spoiled, torch.ones(4, 5)) > loss(target, mask)
     assert loss(target, torch.zeros(4, 5)) == 0
+
+
+def prefixes(student: Student, *, value: float = 0.5) -> Inpainting:
+    """Three settled actions of the first row, one of the second, none of the third."""
+    weights = (torch.arange(8) < torch.tensor([3, 1, 0])[:, None]).float()
+    return Inpainting(chunk=value * torch.ones(3, 8, 4), weights=weights, method="prefix")
+
+
+@torch.no_grad()
+def test_a_student_trained_so_goes_on_from_settled_actions() -> None:
+    student, batch = make_student(prefix=4), make_batch()
+    plain, one, other = (
+        chunk(student, batch, **options)
+        for options in ({}, *({"inpainting": prefixes(student, value=v)} for v in (0.5, -0.5)))
+    )
+    assert (one[0, :3] == 0.5).all()
+    assert (one[1, :1] == 0.5).all()
+    assert (one[:2, 3:] - other[:2, 3:]).abs().amin(dim=(1, 2)).max() > 0
+    torch.testing.assert_close(one[2], plain[2])
+
+
+def test_a_student_that_was_not_trained_so_refuses_settled_actions() -> None:
+    student, batch = make_student(), make_batch()
+    assert not any(name.startswith("prefix") for name in student.state_dict())
+    with pytest.raises(WamError, match="up to 0 first actions"):
+        chunk(student, batch, inpainting=prefixes(student))
+    guided = Inpainting(chunk=torch.zeros(3, 8, 4), weights=torch.zeros(3, 8))
+    with pytest.raises(WamError, match="guided inpainting"):
+        chunk(make_student(prefix=4), batch, inpainting=guided)
+    for wrong in ({"prefix": 8}, {"prefix": -1}, {"prefix": 4, "head": "flow"}):
+        with pytest.raises(WamError, match=r"student\.prefix"):
+            make_student(**wrong)  # type: ignore[arg-type]

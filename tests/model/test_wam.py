@@ -114,6 +114,19 @@ def test_decoupled_clocks_may_leave_the_future_noisy(batch: Batch) -> None:
     assert sample.clocks == {"future": pytest.approx(0.8), "action": 0.0}
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_future_that_stops_early_leaves_the_action_to_come_clean(batch: Batch, steps: int) -> None:
+    """In one step the action is read beside pure noise either way; in more it is read beside a noisier future."""
+    model, points = make_model(), []
+    whole, stopped = (model.joint(batch, steps=steps, future_stop=stop) for stop in (0.0, 0.9))
+    assert whole.clocks == {"future": 0.0, "action": 0.0}
+    assert stopped.clocks == {"future": pytest.approx(0.9), "action": 0.0}
+    assert torch.equal(whole.action, stopped.action) == (steps == 1)  # type: ignore[arg-type]
+    model.joint(batch, steps=steps, future_stop=1.0, path=points)
+    assert torch.equal(points[0]["future"], points[-1]["future"])
+    assert not torch.equal(points[0]["action"], points[-1]["action"])
+
+
 @torch.no_grad()
 def test_steps_are_laid_by_the_sampling_shift(batch: Batch) -> None:
     """A shift given in the config equals clocks given by hand, and 0 falls back to the shift of training."""

@@ -29,15 +29,17 @@ def write_toy(
     tinted: bool = False,
     cameras: tuple[str, str] = ("a", "b"),
     spatial: bool = False,
+    held: int = 4,
 ) -> Path:
     """A bright square pushed around a 32 x 32 picture by its actions, two pixels a unit. tinted: it also colours the
-    background with where it is, so that an action shows in every pixel. spatial: the state has three numbers, not two."""
+    background with where it is, so that an action shows in every pixel. spatial: the state has three numbers, not two.
+    held: steps that a push lasts, before another that nothing foretells."""
     rng = np.random.default_rng(0)
     with EpisodeWriter(root, fps=10, action_space=None if action_free else SPACE) as writer:
         for number in range(episodes):
             place, frames, states, actions = rng.uniform(3, 13, 2), [], [], []
             for step in range(length):
-                if step % 4 == 0:
+                if step % held == 0:
                     push = rng.uniform(-1, 1, 2)
                 picture = np.zeros((16, 16, 3), np.uint8)
                 if tinted:

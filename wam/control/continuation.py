@@ -2,7 +2,8 @@
 
 Source: Black, Galliker and Levine 2025, "Real-Time Execution of Action Chunking Flow Policies" (real-time chunking, RTC). While
 a new chunk is computed, d actions of the old one are carried out: those are settled, and the new chunk must agree with
-them. The rest of the old chunk is a promise that counts less the farther ahead it lies.
+them. The rest of the old chunk is a promise that counts less the farther ahead it lies. A policy that learned in training to
+go on from settled actions needs no such promise (Black et al. 2025, training-time action conditioning).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Continuation:
 
     actions (R, A): in raw units, the first of them taken now. delay: d, how many of them will be over when the next chunk
     comes. method: how the next chunk is made to agree. `guided`: a sampler is pulled towards all that is left, softly;
-    `prefix`: it is given the first d actions as fixed; `blend`: the chunk is mixed with it afterwards, which any policy can.
+    `prefix`: it is given the first d actions as fixed, as in training where a model was trained so; `blend`: the chunk is mixed
+    with it afterwards, which any policy can.
     """
 
     actions: np.ndarray

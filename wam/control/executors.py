@@ -9,8 +9,8 @@
 
 Asynchronous executors start a chunk as late as `execute` says, but early enough to have it before the one before ends: a
 chunk of K actions bridges a latency of d ticks if 2 d <= K. Where nothing is left they give no action, and the guard
-holds. Real-time chunking is that of Black, Galliker and Levine 2025; see `wam.control.continuation` for its methods.
-Their `trained` prefix (a clean prefix with a clock of its own) is not here: a chunk has one clock in our models.
+holds. Real-time chunking is that of Black, Galliker and Levine 2025; see `wam.control.continuation` for its methods, of
+which `prefix` is that of training where the model was trained with prefixes.
 """
 
 from __future__ import annotations

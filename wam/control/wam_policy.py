@@ -38,8 +38,8 @@ class WamPolicy:
     A model that looks back over several frames gets those that its slot was shown at earlier calls: they are as far apart
     as in training if as many actions of each chunk are executed as the model's `history_stride`.
     seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
-    steer: what a batch of observations is to be kept away from, if anything. jacobian: of guided continuation, see
-    `wam.model.inpainting`.
+    future_stop: of conditional joint, the clock at which the future stops while the action comes clean (decoupled). steer: what
+    a batch of observations is to be kept away from, if anything. jacobian: of guided continuation, see `wam.model.inpainting`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class WamPolicy:
         *,
         cameras: Sequence[str] | None = None,
         conditional: str = "policy",
+        future_stop: float = 0.0,
         steps: int = 4,
         guidance: float = 1.0,
         seed: int = 0,
@@ -59,9 +60,15 @@ class WamPolicy:
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
         if conditional != "policy" and not isinstance(model, WorldActionModel):
             raise expected("conditional policy of a model that imagines nothing", got=conditional, do="leave it out")
+        if future_stop and conditional != "joint":
+            raise expected(
+                "conditional joint, for a future that stops early", got=conditional, do="leave future_stop out"
+            )
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
+        if future_stop:
+            self.options["future_stop"] = future_stop
         self.device, self.steer, self.jacobian = device, steer, jacobian
         self.past = Past(model.config.history)
 
@@ -75,12 +82,14 @@ class WamPolicy:
 
     def continue_from(self, observations: Sequence[Observation], left: Sequence[Continuation | None]) -> np.ndarray:
         """(B, K, A) actions that agree with what each slot is carrying out; as `act` for a slot that carries out nothing.
+        By `prefix` they go on from it as in training, where the model was trained with prefixes.
 
-        Raises WamError where the model draws its chunk in one pass, or actions count from the state at their chunk's start.
+        Raises WamError where the model draws its chunk in one pass and was not trained so, where more is settled than training
+        knew, and where actions count from the state at their chunk's start.
         """
-        if not isinstance(self.model, WorldActionModel):
+        if not isinstance(self.model, WorldActionModel) and not getattr(self.model.config, "prefix", 0):
             raise expected(
-                "a world-action model, whose sampler can be inpainted",
+                "a world-action model, whose sampler can be inpainted, or a student trained with prefixes",
                 got=type(self.model).__name__,
                 do="continue chunks by `blend`",
             )

@@ -106,3 +106,12 @@ def sampling_clocks(steps: int, *, shift: float = 1.0, start: float = 1.0, end: 
     if steps < 1:
         raise expected("at least one sampling step", got=steps, do="set `steps` to 1 or more")
     return shift_clock(torch.linspace(start, end, steps + 1), shift)
+
+
+def decoupled_clocks(steps: int, *, shift: float = 1.0, stop: float) -> Tensor:
+    """(steps + 1,) clocks that fall from 1 to `stop` and no lower, laid by the shift: of a stream that stays noisy while
+    another comes clean in these steps. Source: DreamZero-Flash, where video stays at high noise beside actions."""
+    if not 0 <= stop <= 1:
+        raise expected("a clock from 0 to 1 to stop at", got=stop, do="name one within")
+    unshifted = float(shift_clock(torch.tensor(stop, dtype=torch.float64), 1 / shift))
+    return sampling_clocks(steps, shift=shift, end=unshifted)

@@ -6,6 +6,7 @@ imagined          the teacher's chunks for frames that it imagined after pushed 
 features          the teacher's context: what modulates its actions
 flow              a flow head's map between points of the teacher's denoising path
 on_policy         the teacher's chunks for frames that the student itself came to (DAgger, Ross et al. 2011)
+continued         the dataset's own actions, going on from those that went before (`student.prefix`, see `wam.model.prefix`)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from wam.model.config import ModelConfig
 from wam.model.student import StudentConfig
 from wam.training.config import TrainConfig
 
-LOSSES = ("demonstrations", "teacher_actions", "imagined", "features", "flow", "on_policy")
+LOSSES = ("demonstrations", "teacher_actions", "imagined", "features", "flow", "on_policy", "continued")
 
 
 @dataclass(kw_only=True)
@@ -87,7 +88,7 @@ class DistillConfig:
     @property
     def taught(self) -> bool:
         """Whether anything is asked of a teacher."""
-        return bool(set(self.active) - {"demonstrations"})
+        return bool(set(self.active) - {"demonstrations", "continued"})
 
     def validate(self) -> None:
         self.student.validate()
@@ -108,6 +109,12 @@ class DistillConfig:
         if self.teacher.run and self.train.model != ModelConfig():
             raise expected(
                 "no train.model beside a teacher, whose model says what is seen", got="one", do="leave it out"
+            )
+        if ("continued" in self.active) != (self.student.prefix > 0):
+            raise expected(
+                "the loss `continued` where student.prefix is above 0, and only there",
+                got=f"student.prefix={self.student.prefix} and losses {', '.join(self.active)}",
+                do="set both, or neither",
             )
         if "flow" in self.active and self.student.head != "flow":
             raise expected("student.head=flow for the loss `flow`", got=self.student.head, do="change one of the two")

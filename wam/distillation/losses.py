@@ -12,6 +12,7 @@ from wam.contracts import Batch, expected
 from wam.distillation.teacher import Answers
 from wam.model.chunk_heads import FlowHead
 from wam.model.student import Student
+from wam.training.objective import draw_prefixes
 
 
 class Distilled(nn.Module):
@@ -25,10 +26,11 @@ class Distilled(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """The dataset's rows of a batch. z (B, width): the student's feature; useful (B,) float: where the teacher has something to
-    say; answers: to each; draw (B,): which of its chunks this batch takes."""
+    """The dataset's rows of a batch. joined, z (B, width): what the student took in, and its feature of it; useful (B,) float:
+    where the teacher has something to say; answers: to each; draw (B,): which of its chunks this batch takes."""
 
     batch: Batch
+    joined: Tensor
     z: Tensor
     useful: Tensor | None = None
     answers: Answers | None = None
@@ -37,15 +39,28 @@ class Seen:
 
 def demonstrations(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:
     """Cloning on real steps; random play teaches a policy nothing and is left out."""
-    batch = seen.batch
+    chunk, mask = _shown(student, seen.batch, "demonstrations")
+    return student.head.loss(seen.z, chunk, mask, generator=generator)
+
+
+def continued(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:
+    """The same for the rest of a chunk whose first actions, 1 to `student.prefix` of them, are settled and told."""
+    chunk, mask = _shown(student, seen.batch, "continued")
+    lengths = draw_prefixes(seen.batch.size, 1.0, student.config.prefix, generator=generator).to(mask.device)
+    settled = (torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]) & (mask > 0)
+    return student.head.loss(student.going_on(seen.joined, chunk, settled), chunk, mask * ~settled, generator=generator)
+
+
+def _shown(student: Student, batch: Batch, loss: str) -> tuple[Tensor, Tensor]:
+    """Chunks (B, K, A) of the dataset, normalised, and the weight (B, K) of their steps: 0 in play and past the end."""
     if batch.action is None:
-        raise expected("windows with actions, for the loss `demonstrations`", got="none", do="give it weight 0")
-    mask = torch.ones(batch.action.shape[:2], device=seen.z.device)
+        raise expected(f"windows with actions, for the loss `{loss}`", got="none", do="give it weight 0")
+    mask = torch.ones(batch.action.shape[:2], device=batch.action.device)
     if batch.action_mask is not None:
         mask = batch.action_mask.float()
     if batch.play is not None:
         mask = mask * (~batch.play).float()[:, None]
-    return student.head.loss(seen.z, student.normalizer("action").normalize(batch.action), mask, generator=generator)
+    return student.normalizer("action").normalize(batch.action), mask
 
 
 def chunks(

@@ -159,6 +159,8 @@ class DistillStage:
                 found[name] = named.demonstrations(student, seen, generator=generator)
             elif name == "teacher_actions":
                 found[name] = named.teacher_actions(student, seen, generator=generator)
+            elif name == "continued":
+                found[name] = named.continued(student, seen, generator=generator)
             elif name == "features":
                 found[name] = named.features(self.distilled, seen)
             elif name == "flow":
@@ -179,24 +181,27 @@ class DistillStage:
     def _look(self, batch: Batch, generator: torch.Generator) -> Seen:
         """One pass of the student over the dataset's rows, told what the teacher was told, with some words missing."""
         if self.labels is None:
-            return Seen(batch=batch, z=self._feature(batch, generator))
+            joined = self._taken_in(batch, generator)
+            return Seen(batch=batch, joined=joined, z=self.student.trunk(joined))
         places = self.labels.places(batch)
         batch = batch.replace(instruction=tuple(self.labels.sentences[place] for place in places.tolist()))
         answers = self.labels.answers.take(places)
         draw = torch.randint(answers.path.shape[1], (batch.size,), generator=generator)
         useful = self.labels.useful[places].float()
-        return Seen(batch=batch, z=self._feature(batch, generator), useful=useful, answers=answers, draw=draw)
+        joined = self._taken_in(batch, generator)
+        z = self.student.trunk(joined)
+        return Seen(batch=batch, joined=joined, z=z, useful=useful, answers=answers, draw=draw)
 
     def _beyond(self, rows: Rows, count: int, like: Batch, generator: torch.Generator) -> Tensor:
         batch, chunk = rows.draw(count, generator=generator)
-        z = self._feature(batch.to(like.images.device), generator)
+        z = self.student.trunk(self._taken_in(batch.to(like.images.device), generator))
         return named.chunks(self.student, z, chunk, generator=generator)
 
-    def _feature(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _taken_in(self, batch: Batch, generator: torch.Generator) -> Tensor:
         noise = self.config.word_noise if self.config.student.text.kind == "small" else 0.0
         told = tuple(scrambled(sentence, noise, generator) for sentence in batch.instruction)
         hide = torch.rand(batch.size, generator=generator) < self.config.student.state_dropout
-        return self.student.look(batch.replace(instruction=told), hide=hide)
+        return self.student.taken_in(batch.replace(instruction=told), hide=hide)
 
     # figures and files -------------------------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ class EvaluateConfig:
     """environments: closed-loop tasks. pairs: tasks that share a scene, for the wrong-instruction gate. starts: unseen
     starts each. held_out_sentences: tell the policy paraphrases that training never saw, in turns; else the canonical
     sentence. execute: actions carried out of each chunk. max_steps: of an episode (None: as many as the task allows, 250 in
-    Meta-World; 200 are five seconds there). policy_steps, gate_steps: sampling steps. windows: held-out windows per gate.
+    Meta-World; 200 are five seconds there). conditional: `policy`, or `joint` with futures imagined along, whose clock stops at
+    future_stop while the action comes clean. policy_steps, gate_steps: sampling steps. windows: held-out windows per gate.
     targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the world model's gates.
     moved: in the closed loop, Meta-World's cameras stand so many centimetres and degrees from where they stood in training."""
 
@@ -63,6 +64,7 @@ class EvaluateConfig:
     max_steps: int | None = 200
     policy_steps: int = 4
     conditional: str = "policy"
+    future_stop: float = 0.0
     gate_steps: list[int] = field(default_factory=lambda: [1, 3])
     windows: int = 256
     processes: int = 1
@@ -224,11 +226,17 @@ def _measure_success(
             "steps": config.policy_steps,
             "held_out_sentences": config.held_out_sentences,
             **({"moved": config.moved} if config.moved else {}),
+            **({"future_stop": config.future_stop} if config.future_stop else {}),
         },
         "make_environment": seen_as_in(trained, moved=config.moved),
     }
     factory = partial(
-        load_policy, checkpoint, steps=config.policy_steps, conditional=config.conditional, threads=config.threads
+        load_policy,
+        checkpoint,
+        steps=config.policy_steps,
+        conditional=config.conditional,
+        future_stop=config.future_stop,
+        threads=config.threads,
     )
     say(f"closed loop: {len(config.environments)} tasks x {config.starts} unseen starts")
     with Progress("episodes", len(config.environments) * config.starts) as bar:

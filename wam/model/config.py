@@ -71,6 +71,24 @@ class ConditionalConfig:
     hide: dict[str, float] = field(default_factory=dict)
     clocks: dict[str, str] = field(default_factory=dict)
 
+    def of(self, *rules: str) -> set[str]:
+        """Streams that have one of these rules."""
+        return {s for s, rule in self.clocks.items() if rule in rules}
+
+
+@dataclass(kw_only=True)
+class PrefixConfig:
+    """Chunks that go on from actions already settled, in training (training-time action conditioning, Black et al. 2025).
+
+    share: of the rows of these `conditionals`, how many have their first 1 to `longest` actions given clean, at a clock of
+    their own, and learn the rest alone; 0: none, and the model has nothing to read them with. longest: 0 takes half the
+    chunk, beyond which asynchronous execution settles none.
+    """
+
+    share: float = 0.0
+    longest: int = 0
+    conditionals: list[str] = field(default_factory=lambda: ["policy", "joint"])
+
 
 @dataclass(kw_only=True)
 class OccupancyConfig:
@@ -167,6 +185,7 @@ class ModelConfig:
     state_dropout hides all of the state (imagined frames have none), text_dropout trains the unconditional model that guidance
     needs; word_noise replaces words of a sentence by the unknown word, which stands for those a text encoder learned here
     never met.
+    prefix: settled actions that a chunk goes on from.
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
@@ -198,6 +217,7 @@ class ModelConfig:
     visibility: Any = "joint"
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
     occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -212,6 +232,7 @@ class ModelConfig:
                 do="change `model.future` or `model.streams.future.tubelet`",
             )
         self.occupancy.validate()
+        self._validate_prefix()
         for row in self.conditionals:
             if unknown := set(row.hide) - set(VECTORS):
                 raise expected(
@@ -226,6 +247,32 @@ class ModelConfig:
                         got=f"{stream}: {rule}",
                         do="mend `model.conditionals`",
                     )
+
+    def _validate_prefix(self) -> None:
+        share, longest = self.prefix.share, self.prefix.longest
+        if not 0 <= share <= 1 or not 0 <= longest < self.chunk:
+            raise expected(
+                f"prefix.share from 0 to 1 and prefix.longest below the chunk's {self.chunk}",
+                got=f"{share} and {longest}",
+                do="mend `model.prefix`",
+            )
+        if share > 0 and not any(self.continues(row) for row in self.conditionals):
+            raise expected(
+                "a conditional that draws actions to go on from a prefix",
+                got=f"none of {', '.join(self.prefix.conditionals)}",
+                do="name one in `model.prefix.conditionals`, or set model.prefix.share=0",
+            )
+        if share > 0 and self.longest_prefix < 1:
+            raise expected("a chunk of 2 actions or more, to settle some", got=self.chunk, do="set `model.chunk`")
+
+    @property
+    def longest_prefix(self) -> int:
+        """How many settled actions a chunk of this model can go on from; 0 where it was not trained to."""
+        return (self.prefix.longest or self.chunk // 2) if self.prefix.share > 0 else 0
+
+    def continues(self, row: ConditionalConfig) -> bool:
+        """Whether chunks of this conditional go on from settled actions."""
+        return row.name in self.prefix.conditionals and "action" in row.of("draw", "shared")
 
     def stream_width(self, stream: str) -> int:
         return self.streams[stream].width or self.width

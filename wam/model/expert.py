@@ -44,15 +44,20 @@ def grouped(h: Tensor, groups: int) -> Tensor:
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN: h (B, L, D), shift and scale (B, G, D)."""
-    if shift.shape[1] == 1:
+    if shift.shape[1] in (1, h.shape[1]):
         return torch.addcmul(shift, h, 1 + scale)
     return torch.addcmul(shift[:, :, None], grouped(h, shift.shape[1]), 1 + scale[:, :, None]).flatten(1, 2)
 
 
 def gated(h: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-    if gate.shape[1] == 1:
+    if gate.shape[1] in (1, h.shape[1]):
         return torch.addcmul(h, gate, update)
     return torch.addcmul(grouped(h, gate.shape[1]), gate[:, :, None], grouped(update, gate.shape[1])).flatten(1, 2)
+
+
+def by_token(modulation: Modulation, settled: Tensor) -> Modulation:
+    """Two groups' modulation, (B, 2, D) each, as every token's own, (B, L, D): the second where settled (B, L)."""
+    return Modulation(*(torch.where(settled[..., None], part[:, 1:], part[:, :1]) for part in modulation))
 
 
 class NativeExpert(nn.Module):

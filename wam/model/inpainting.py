@@ -11,8 +11,10 @@ Which Jacobian carries the error from the clean chunk back to the noisy one is a
     identity   1, no backward pass, as the guided mode of some policy libraries comes to. Only what is bound moves at once;
                the rest follows at the next step, as far as the network looks at its noisy chunk.
 
-`prefix` gives what has weight 1 as fixed: at every step it stands at its own noisy version, as in RePaint (Lugmayr et al. 2022)
-and Diffuser (Janner et al. 2022), so it comes out exactly, and later steps see it. It needs no training.
+`prefix` gives what has weight 1 as fixed. A model that was trained with prefixes (`model.prefix`, see `wam.model.prefix`)
+reads it clean at every step, the first included, and draws what goes on from it. In any other it stands at every step at its
+own noisy version, as in RePaint (Lugmayr et al. 2022) and Diffuser (Janner et al. 2022), so that it comes out exactly, and
+later steps see it, as far as they look.
 """
 
 from __future__ import annotations
@@ -57,6 +59,28 @@ class Inpainting:
             )
 
 
+def settled_prefix(inpainting: Inpainting, *, like: Tensor, longest: int) -> Tensor:
+    """(B, K) bool: the actions of a chunk `like` (B, K, A) that a trained prefix holds. Raises WamError where what is settled
+    is none, or is longer than in training."""
+    _require_shape(inpainting.chunk, like)
+    weights = inpainting.weights.to(like.device)
+    settled = weights == 1
+    count = settled.sum(1)
+    first = torch.arange(settled.shape[1], device=settled.device) < count[:, None]
+    if not torch.equal(first, weights > 0) or int(count.max()) > longest:
+        raise expected(
+            f"up to {longest} first actions of weight 1 and none of another weight, as in training with prefixes",
+            got=f"{int(count.max())} settled, weights {weights[int(count.argmax())].tolist()}",
+            do="continue by `guided`, or train with a longer model.prefix.longest",
+        )
+    return settled
+
+
+def _require_shape(known: Tensor, like: Tensor) -> None:
+    if known.shape != like.shape:
+        raise expected(f"a known chunk of shape {tuple(like.shape)}", got=tuple(known.shape), do="pad or cut it")
+
+
 def guidance_weight(clock: Tensor, *, highest: float) -> Tensor:
     """The paper's (1 - t) / (t r^2) with r^2 = (1 - t)^2 / (t^2 + (1 - t)^2), where its time t is 1 - clock."""
     time = 1 - clock
@@ -76,8 +100,7 @@ def inpaint(
 
     velocity: of all wanted streams, for an action at this clock (a scalar); known (B, K, A): normalised.
     """
-    if known.shape != noisy.shape:
-        raise expected(f"a known chunk of shape {tuple(noisy.shape)}", got=tuple(known.shape), do="pad or cut it")
+    _require_shape(known, noisy)
     clock = clock.clamp_min(SMALLEST_CLOCK)
     weights = inpainting.weights[..., None].to(noisy)
     if inpainting.method == "guided" and inpainting.jacobian == "network":

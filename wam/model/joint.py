@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wam.model.attention import attend
-from wam.model.expert import NativeExpert, Rotary
+from wam.model.expert import NativeExpert, Rotary, by_token
 from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
 
@@ -32,12 +32,13 @@ Sources = tuple[tuple[str, bool], ...]
 class StreamInput:
     """One stream at the transformer's door: tokens h (B, L, D), condition (B, G, condition width), or what a pretrained
     stream's layers are told in its place, rotary table, frames (T): into how many equal blocks a causal stream's tokens
-    fall."""
+    fall. settled (B, L) bool: the tokens of a chunk whose condition is the second of two, not the first."""
 
     h: Tensor
     condition: Tensor | Told
     rotary: Rotary | None = None
     frames: int = 1
+    settled: Tensor | None = None
 
 
 @dataclass(kw_only=True)
@@ -167,6 +168,8 @@ class JointTransformer(nn.Module):
             for s, given in streams.items():
                 expert = self.layers(s)[layer]
                 modulation[s] = expert.modulation(conditions[s])
+                if given.settled is not None:
+                    modulation[s] = by_token(modulation[s], given.settled)
                 queries[s], key, value = expert.qkv(h[s], modulation[s], given.rotary)
                 own[s] = (key, value)
                 if keep_cache:

@@ -22,7 +22,8 @@ from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.latents import FrameCoder, signed
 from wam.model.occupancy import Drawn, OccupancyHead
-from wam.model.parts import make_ends, make_head, make_stem, make_summary, tokens_of
+from wam.model.parts import make_ends, make_head, make_stem, make_summary, positions_of, tokens_of
+from wam.model.prefix import PrefixStem, padded
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.stems import ClockEmbedding, TextStem
 from wam.model.visibility import table_from
@@ -85,6 +86,7 @@ class JointNetwork(FrameCoder):
             self.stems[s] = make_stem(config, s, width=widths[s], text=text, seen=s not in unseen)
             if c.kind == "chunk":
                 self.heads[s] = make_head(config, s, width=widths[s])
+        self.prefix = PrefixStem.of(config) if config.longest_prefix else None
         self.occupancy: OccupancyHead | None = None
         if config.occupancy.loss_weight:
             self._make_edges("occupancy")
@@ -226,10 +228,8 @@ class JointNetwork(FrameCoder):
         for s in self.config.vectors:
             device, columns = self.stream_bias[s].device, self.config.streams[s].columns
             if state is None:
-                known, missing = (
-                    torch.zeros(size, self.config.state_dim, device=device),
-                    torch.ones(size, device=device).bool(),
-                )
+                known = torch.zeros(size, self.config.state_dim, device=device)
+                missing = torch.ones(size, dtype=torch.bool, device=device)
             elif state.shape[1] != self.config.state_dim:
                 raise expected(
                     f"a state of {self.config.state_dim} numbers", got=state.shape[1], do="check the dataset"
@@ -300,15 +300,19 @@ class JointNetwork(FrameCoder):
         signals: Mapping[str, Tensor],
         clocks: Mapping[str, Tensor],
         *,
+        settled: Tensor | None = None,
         drawn: dict[str, Drawn] | None = None,
     ) -> dict[str, Tensor]:
         """Predictions of every stream in `signals`, each in its own parametrisation.
 
         signals: future latents (B, V, T, h, w, c), chunks (B, K, A), at `clocks` (B,) (or (B, T / tubelet) for video).
+        settled (B, K) bool: first actions that are clean whatever their chunk's clock; what is said of those means nothing.
         drawn: takes what each video was drawn from, for `voxels`.
         """
         size = context.size
         embedded = {s: self.clock(clocks[s]) for s in signals}
+        if settled is not None:
+            embedded["action"] = self._told(signals["action"], settled, embedded["action"], context.embodiment)
         tokens: dict[str, Tensor] = {}
         conditions: dict[str, Tensor] = {}
         features: dict[str, Sequence[Tensor]] = {}
@@ -344,8 +348,12 @@ class JointNetwork(FrameCoder):
             else StreamInput(
                 h=tokens[s],
                 condition=conditions[s],
-                rotary=self._rotary(self._positions(s, signal, context.time), signal.device),
+                rotary=self._rotary(
+                    positions_of(self.config, s, signal, self.videos, video=self.video_tokenizer, time=context.time),
+                    signal.device,
+                ),
                 frames=conditions[s].shape[1] if s in features else 1,
+                settled=padded(settled, tokens[s].shape[1]) if s == "action" and settled is not None else None,
             )
             for s, signal in signals.items()
         }
@@ -357,7 +365,7 @@ class JointNetwork(FrameCoder):
                 continue
             if s not in features:
                 chunk = h[s][:, : signal.shape[1]]
-                predictions[s] = self.heads[s](chunk, conditions[s], context.embodiment)
+                predictions[s] = self.heads[s](chunk, conditions[s][:, :1], context.embodiment)
                 continue
             times = signal.shape[2] // self.config.streams[s].tubelet
             predictions[s], finest = self._ends(s).predict(
@@ -366,6 +374,15 @@ class JointNetwork(FrameCoder):
             if drawn is not None:
                 drawn[s] = Drawn(features=finest, condition=conditions[s])
         return predictions
+
+    def _told(self, chunk: Tensor, settled: Tensor, clock: Tensor, embodiment: Tensor | None) -> Tensor:
+        """(B, 2, W): what a chunk's free actions are told of their embedded clock (B, 1, W), and what settled ones are."""
+        if self.prefix is None:
+            raise expected(
+                "a model trained with prefixes", got="one without", do="set model.prefix.share=0.5 to train one"
+            )
+        clean = self.clock(chunk.new_zeros(1)).expand_as(clock)
+        return torch.cat([clock + self.prefix(chunk, settled, embodiment), clean], dim=1)
 
     def voxels(
         self, context: Context, cameras: Cameras, *, future: Drawn | None = None, rows: Tensor | None = None
@@ -382,12 +399,3 @@ class JointNetwork(FrameCoder):
         seen = ends.looked_at(*ends.embed(present, condition))
         told = self._condition("occupancy", context.summaries, context.size)[rows]
         return self.occupancy(seen, told, cameras, future=None if future is None else future.take(rows))
-
-    def _positions(self, stream: str, signal: Tensor, time: int) -> Tensor:
-        c = self.config.streams[stream]
-        if c.kind == "video":
-            joined = c.tubelet * self.video_tokenizer.temporal
-            offsets = torch.tensor(self.config.future, dtype=torch.float32).reshape(-1, joined).mean(1)
-            return grid_positions(time + offsets, c.grid, self._ends(stream).groups)
-        times = torch.arange(signal.shape[1] + c.registers).clamp(max=signal.shape[1] - 1) + time
-        return chunk_positions(times)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import cast
+
+import torch
+from torch import Tensor, nn
 
 from wam.contracts import expected
 from wam.model.backbones.ends import PretrainedEnds
 from wam.model.config import ModelConfig
 from wam.model.frames import VideoEnds
+from wam.model.rope import chunk_positions, grid_positions
 from wam.model.stems import ChunkHead, ChunkStem, TextStem, VectorStem, VideoSummary
 from wam.model.visibility import VisibilityTable
 from wam.tokenizers.text import TextEncoder
@@ -76,6 +80,24 @@ def tokens_of(ends: VideoEnds | PretrainedEnds, *, frames: int, side: int) -> in
     if isinstance(ends, PretrainedEnds):
         return (frames + ends.leads) * ends.tokens(side)
     return frames * ends.groups * ends.config.grid**2
+
+
+def positions_of(
+    config: ModelConfig,
+    stream: str,
+    signal: Tensor,
+    videos: nn.ModuleDict,
+    *,
+    video: VideoTokenizer,
+    time: int,
+) -> Tensor:
+    """(L, 3): where the tokens of a noisy stream's signal stand, in dataset frames and in the picture."""
+    c = config.streams[stream]
+    if c.kind == "video":
+        offsets = torch.tensor(config.future, dtype=torch.float32).reshape(-1, c.tubelet * video.temporal).mean(1)
+        return grid_positions(time + offsets, c.grid, cast(VideoEnds, videos[stream]).groups)
+    times = torch.arange(signal.shape[1] + c.registers).clamp(max=signal.shape[1] - 1) + time
+    return chunk_positions(times)
 
 
 def make_summary(config: ModelConfig, stream: str, *, tokens: int, width: int) -> VideoSummary:

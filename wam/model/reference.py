@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wam.model.expert import by_token
 from wam.model.joint import JointTransformer, StreamInput, causal_mask
 from wam.model.visibility import VisibilityTable
 
@@ -29,6 +30,8 @@ def dense_forward(
         for s in names:
             expert, condition = transformer.layers(s)[layer], streams[s].condition
             modulation[s] = expert.modulation(F.silu(condition) if isinstance(condition, Tensor) else condition)
+            if (settled := streams[s].settled) is not None:
+                modulation[s] = by_token(modulation[s], settled)
             parts[s] = expert.qkv(h[s], modulation[s], streams[s].rotary)
         q, k, v = (torch.cat([parts[s][i] for s in names], dim=2) for i in range(3))
         scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5

@@ -20,7 +20,9 @@ from wam.contracts import ActionSpace, Batch, expected
 from wam.diffusion.samplers import initial_noise
 from wam.model.chunk_heads import make_head
 from wam.model.compact import Block, Encoder
+from wam.model.inpainting import Inpainting, settled_prefix
 from wam.model.normalize import Normalizer
+from wam.model.prefix import PrefixStem
 from wam.model.wam import Sample
 from wam.settings import build, to_plain
 from wam.tokenizers.interface import to_signed
@@ -33,7 +35,8 @@ SMALLEST, LARGEST = 0.5, 50.0
 class StudentConfig:
     """size: millions of parameters, from which width and channels follow where they are 0. width: of the trunk; channels: of
     the encoder's first convolution; depth: blocks of the trunk. head: `l1` or `flow`; maps: whether a flow head was trained
-    to take long steps (see `wam.model.chunk_heads`). chunk: K, trained. The rest is what the data and a teacher hold:
+    to take long steps (see `wam.model.chunk_heads`). chunk: K, trained. prefix: settled actions from which an `l1` head's chunk
+    can go on, at most; 0: none (`wam.model.prefix`). The rest is what the data and a teacher hold:
     training fills it in. columns: of the state, all where none is named. state_dropout: windows whose state training hides.
     """
 
@@ -44,6 +47,7 @@ class StudentConfig:
     head: Literal["l1", "flow"] = "l1"
     maps: bool = False
     chunk: int = 16
+    prefix: int = 0
     state_dropout: float = 0.05
     views: int = 2
     history: int = 1
@@ -61,6 +65,12 @@ class StudentConfig:
         if min(self.chunk, self.depth) < 1:
             raise expected(
                 "student.chunk and depth of 1 or more", got=f"{self.chunk} and {self.depth}", do="raise them"
+            )
+        if not 0 <= self.prefix < self.chunk or (self.prefix and self.head != "l1"):
+            raise expected(
+                f"student.prefix below the chunk's {self.chunk}, and an `l1` head where it is above 0",
+                got=f"{self.prefix} and {self.head!r}",
+                do="lower it, or set student.head=l1",
             )
 
 
@@ -122,6 +132,9 @@ class Student(nn.Module):
         self.trunk = nn.Sequential(
             nn.LayerNorm(width), nn.SiLU(), *(Block(width) for _ in range(config.depth)), nn.LayerNorm(width)
         )
+        self.prefix: PrefixStem | None = None
+        if config.prefix:
+            self.prefix = PrefixStem(config.action_dim, config.prefix, embodiments=1, condition_width=width)
         self.head = make_head(config.head, width, config.chunk, config.action_dim, maps=config.maps)
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
@@ -161,8 +174,18 @@ class Student(nn.Module):
 
     # what is seen and done ---------------------------------------------------------------------------------------
 
-    def see(self, images: Tensor, state: Tensor, told: Tensor, *, known: Tensor | None = None) -> Tensor:
-        """z (B, width). images uint8, state (B, S) in its own units, told (B, D); known (B,) bool: whose state is there."""
+    def see(self, images: Tensor, state: Tensor, told: Tensor) -> Tensor:
+        """z (B, width). images uint8, state (B, S) in its own units, told (B, D)."""
+        return self.trunk(self._joined(images, state, told))
+
+    def going_on(self, joined: Tensor, chunk: Tensor, settled: Tensor) -> Tensor:
+        """z (B, width) of what was `taken_in`, for a chunk (B, K, A), normalised, whose first actions are settled (B, K)."""
+        if self.prefix is None:
+            raise expected("a student trained with prefixes", got="one without", do="set student.prefix=8 to train one")
+        return self.trunk(joined + self.prefix(chunk, settled, None)[:, 0])
+
+    def _joined(self, images: Tensor, state: Tensor, told: Tensor, *, known: Tensor | None = None) -> Tensor:
+        """(B, width), before the trunk; known (B,) bool: whose state is there."""
         pictures = to_signed(images).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         B, V = pictures.shape[:2]
         seen = self.encoder(pictures.flatten(0, 1), told[:, None].expand(-1, V, -1).flatten(0, 1)).reshape(B, -1)
@@ -170,10 +193,14 @@ class Student(nn.Module):
         own = own[:, self.config.columns] if self.config.columns else own
         if known is not None:
             own = torch.where(known[:, None], own, self.missing)
-        return self.trunk(self.join(torch.cat([seen, own, told], dim=1)))
+        return self.join(torch.cat([seen, own, told], dim=1))
 
     def look(self, batch: Batch, *, hide: Tensor | None = None) -> Tensor:
-        """z (B, width) of a batch; a state that it lacks is missing. hide (B,) bool: whose state is kept away.
+        """z (B, width) of a batch, see `taken_in`."""
+        return self.trunk(self.taken_in(batch, hide=hide))
+
+    def taken_in(self, batch: Batch, *, hide: Tensor | None = None) -> Tensor:
+        """(B, width), before the trunk, of a batch; a state that it lacks is missing. hide (B,) bool: whose state is kept away.
 
         Raises WamError where shapes are not those of the config.
         """
@@ -188,7 +215,7 @@ class Student(nn.Module):
         told = self.read(batch.instruction or ("",) * B)
         if batch.state is None:
             nothing = torch.zeros(B, c.state_dim, device=told.device)
-            return self.see(batch.images, nothing, told, known=torch.zeros(B, dtype=torch.bool, device=told.device))
+            return self._joined(batch.images, nothing, told, known=torch.zeros(B, dtype=torch.bool, device=told.device))
         if batch.state.shape[1] != c.state_dim:
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
@@ -196,7 +223,7 @@ class Student(nn.Module):
         known = None if batch.state_mask is None else batch.state_mask[:, c.columns or slice(None)].all(1)
         if hide is not None:
             known = ~hide.to(told.device) if known is None else known & ~hide.to(told.device)
-        return self.see(batch.images, batch.state, told, known=known)
+        return self._joined(batch.images, batch.state, told, known=known)
 
     def plan(self, z: Tensor, noise: Tensor, *, steps: int) -> Tensor:
         """(B, K, A) in the action space's units."""
@@ -218,17 +245,29 @@ class Student(nn.Module):
         seed: int = 0,
         same_noise: bool = False,
         steering: object = None,
+        inpainting: Inpainting | None = None,
     ) -> Sample:
-        """A chunk for each row. steps: of a flow head. Raises WamError for guidance and steering, which need a model that
-        denoises its chunk."""
-        if guidance != 1.0 or steering is not None:
-            raise expected("a student without guidance and steering", got="one of them", do="ask its teacher instead")
+        """A chunk for each row. steps: of a flow head. inpainting: by `prefix`, of a student trained so. Raises WamError for
+        guidance, steering and other inpainting, which need a model that denoises its chunk."""
+        if guidance != 1.0 or steering is not None or (inpainting is not None and inpainting.method != "prefix"):
+            raise expected(
+                "a student without guidance, steering and guided inpainting", got="one", do="ask its teacher instead"
+            )
+        if inpainting is not None:
+            return Sample(action=self._continued(batch, inpainting))
         return Sample(action=self.chunk(batch, steps=steps, seed=seed, same_noise=same_noise))
 
     def chunk(self, batch: Batch, *, steps: int = 1, seed: int = 0, same_noise: bool = False) -> Tensor:
         """(B, K, A) in the action space's units."""
         noise = self.noise(batch.size, seed=seed, same_noise=same_noise)
         return self.plan(self.look(batch), noise, steps=steps)
+
+    def _continued(self, batch: Batch, inpainting: Inpainting) -> Tensor:
+        joined, c = self.taken_in(batch), self.config
+        like = joined.new_zeros(batch.size, c.chunk, c.action_dim)
+        settled, known = settled_prefix(inpainting, like=like, longest=c.prefix), inpainting.chunk.to(like.device)
+        z = self.going_on(joined, self.normalizer("action").normalize(known), settled)
+        return torch.where(settled[..., None], known, self.plan(z, like, steps=1))
 
     # checkpoints -------------------------------------------------------------------------------------------------
 

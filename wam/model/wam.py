@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wam.contracts import ActionSpace, Batch, expected
-from wam.diffusion.clocks import sampling_clocks
+from wam.diffusion.clocks import decoupled_clocks, sampling_clocks
 from wam.diffusion.flow import SMALLEST_CLOCK, to_clean, to_velocity
 from wam.diffusion.guidance import guide
 from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
@@ -32,7 +32,7 @@ from wam.model.backbones.load import Backbone
 from wam.model.backbones.streams import load_backbones
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
-from wam.model.inpainting import Inpainting, inpaint
+from wam.model.inpainting import Inpainting, inpaint, settled_prefix
 from wam.model.network import JointNetwork
 from wam.model.normalize import Normalizer
 from wam.model.occupancy import Drawn
@@ -171,8 +171,9 @@ class WorldActionModel(nn.Module):
         stream, where they differ (decoupled denoising). schedulers: diffusers schedulers by wanted stream, in place of
         `sampler`. cached=False recomputes the context at every step; the result is the same (slow, for tests).
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
-        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with. path: takes
-        the wanted signals, normalised, at every clock on the way.
+        cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with; its method
+        `prefix` is that of the training where this conditional was trained with one. path: takes the wanted signals,
+        normalised, at every clock on the way.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
@@ -199,6 +200,12 @@ class WorldActionModel(nn.Module):
             ).expand(self.signal_shape(s, batch.size))
             for i, s in enumerate(self.config.noisy)
         }
+        start = {s: noise[s] for s in want}
+        settled: Tensor | None = None
+        if inpainting is not None and inpainting.method == "prefix" and self._continues(given, want):
+            known_chunk = self.normalizer("action").normalize(inpainting.chunk.to(device))
+            settled = settled_prefix(inpainting, like=start["action"], longest=self.config.longest_prefix)
+            start["action"] = torch.where(settled[..., None], known_chunk, start["action"])
         fixed = {s: clean[s] for s in given if s in clean}
         fixed |= {s: noise[s] for s in self._unsaid(given, want)}
         fixed_clocks = {s: torch.full((), 0.0 if s in clean and s in given else 1.0, device=device) for s in fixed}
@@ -206,14 +213,15 @@ class WorldActionModel(nn.Module):
         drawn: dict[str, Drawn] = {}
 
         def guided(known: Context, signals: Signals, now: Mapping[str, Tensor]) -> Signals:
-            slopes = self._velocity(known, {**signals, **fixed}, {**now, **fixed_clocks}, want, drawn=drawn)
+            every, clock = {**signals, **fixed}, {**now, **fixed_clocks}
+            slopes = self._velocity(known, every, clock, want, settled=settled, drawn=drawn)
             if bare is None:
                 return slopes
-            return guide(slopes, self._velocity(bare, {**signals, **fixed}, {**now, **fixed_clocks}, want), guidance)
+            return guide(slopes, self._velocity(bare, every, clock, want, settled=settled), guidance)
 
         def velocity(signals: Signals, now: Mapping[str, Tensor]) -> Signals:
             known = context if cached else self.context(batch, given=given)
-            if inpainting is None:
+            if inpainting is None or settled is not None:
                 slopes = guided(known, signals, now)
             else:
                 slopes = inpaint(
@@ -231,9 +239,10 @@ class WorldActionModel(nn.Module):
                     clean, lambda chunk: self._foresee(known, chunk, batch, seed, steering.imagine), steering
                 )
                 slopes = {**slopes, "action": (signals["action"] - clean) / clock}
+            if settled is not None:  # what is settled stays where it is
+                slopes = {**slopes, "action": slopes["action"].masked_fill(settled[..., None], 0.0)}
             return slopes
 
-        start = {s: noise[s] for s in want}
         laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
         if not want:
             final, ends = {}, {}
@@ -263,11 +272,12 @@ class WorldActionModel(nn.Module):
         signals: Signals,
         clocks: Mapping[str, Tensor],
         want: Sequence[str],
+        settled: Tensor | None = None,
         drawn: dict[str, Drawn] | None = None,
     ) -> Signals:
         ordered = {s: signals[s] for s in self.config.noisy if s in signals}
         rows = {s: clocks[s].to(context.present.device).float().expand(context.size) for s in ordered}
-        predictions = self.network.denoise(context, ordered, rows, drawn=drawn)
+        predictions = self.network.denoise(context, ordered, rows, settled=settled, drawn=drawn)
         return {
             s: to_velocity(predictions[s].float(), ordered[s], rows[s], self.config.streams[s].predicts) for s in want
         }
@@ -287,6 +297,12 @@ class WorldActionModel(nn.Module):
         if self.network.occupancy is not None and batch.intrinsics is not None:
             voxels = self.network.voxels(context, Cameras.of(batch), future=drawn["future"]).sigmoid()
         return Sample(action=action, future=self.network.decode_future(context.present, clean), occupancy=voxels)
+
+    def _continues(self, given: Sequence[str], want: Sequence[str]) -> bool:
+        """Whether training gave this very conditional settled actions to go on from."""
+        config, told = self.config, set(given) & set(self.config.noisy)
+        rows = [row for row in config.conditionals if config.continues(row) and row.of("clean") == told]
+        return config.longest_prefix > 0 and any(row.of("draw", "shared") == set(want) for row in rows)
 
     def _unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
         """Streams neither given nor wanted that stay in, as pure noise: those the matching training conditional kept."""
@@ -326,8 +342,13 @@ class WorldActionModel(nn.Module):
         given = ("observation", "text", "state", "future")
         return self.sample(batch, given=given, want=("action",), steps=steps, **options)
 
-    def joint(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
-        """p(future, action | observation, state, text)."""
+    def joint(self, batch: Batch, *, steps: int = 4, future_stop: float = 0.0, **options: Any) -> Sample:
+        """p(future, action | observation, state, text). future_stop: the clock at which the future stops while the action comes
+        clean, where few steps are to do for the action (decoupled denoising); 0 denoises both."""
+        if future_stop:
+            clock = self.config.streams["future"].clock
+            laid = decoupled_clocks(steps, shift=clock.sampling_shift or clock.shift, stop=future_stop)
+            options["clocks"] = {"future": laid.to(batch.images.device), **options.get("clocks", {})}
         return self.sample(batch, want=("future", "action"), steps=steps, **options)
 
 
@@ -336,8 +357,6 @@ def matching_conditional(
 ) -> ConditionalConfig | None:
     """The training row that draws what is wanted and gives what is given, if there is one."""
     for row in rows:
-        drawn = {s for s, rule in row.clocks.items() if rule in ("draw", "shared")}
-        clean = {s for s, rule in row.clocks.items() if rule == "clean"}
-        if drawn == set(want) and clean <= set(given):
+        if row.of("draw", "shared") == set(want) and row.of("clean") <= set(given):
             return row
     return None

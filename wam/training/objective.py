@@ -17,7 +17,7 @@ from wam.contracts import Batch, expected
 from wam.diffusion.clocks import draw_clocks
 from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
 from wam.geometry.cameras import Cameras
-from wam.model.config import ConditionalConfig
+from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
 from wam.model.occupancy import Drawn, occupancy_loss
 from wam.model.wam import WorldActionModel
@@ -174,15 +174,20 @@ def _pass_losses(
             unknown = ~known.any(1).repeat_interleave(draws)
             clocks[s], counts[s] = clocks[s].masked_fill(unknown, 1.0), counts[s].masked_fill(unknown, 0.0)
     noise = {s: torch.randn(x[s].shape, generator=generator).to(device) for s in group.streams}
+    noisy = {s: add_noise(x[s], noise[s], clocks[s]) for s in x}
+    settled = _settled(model.config, one, batch, generator)
+    if settled is not None:
+        settled = settled.to(device)
+        noisy["action"] = torch.where(settled[..., None], x["action"], noisy["action"])
     videos: dict[str, Drawn] = {}
-    predictions = model.network.denoise(
-        context, {s: add_noise(x[s], noise[s], clocks[s]) for s in x}, clocks, drawn=videos
-    )
+    predictions = model.network.denoise(context, noisy, clocks, settled=settled, drawn=videos)
     losses = {}
     for s in group.streams:
         parametrisation = config.streams[s].predicts
         error = (predictions[s].float() - target(x[s], noise[s], parametrisation)).square()
-        per_row = _per_row(s, error, batch, draws) * clock_weight(clocks[s], parametrisation)
+        per_row = _per_row(s, error, batch, draws, settled=settled if s == "action" else None) * clock_weight(
+            clocks[s], parametrisation
+        )
         losses[s] = masked_mean(per_row * counts[s], (counts[s] > 0).float())
     if model.network.occupancy is not None and batch.occupancy is not None and "future" in videos:
         losses["occupancy"] = _voxel_loss(model, batch, context, videos["future"])
@@ -201,14 +206,34 @@ def _voxel_loss(model: WorldActionModel, batch: Batch, context: Context, future:
     return occupancy_loss(logits, batch.occupancy[rows], mask=mask, filled_weight=weight)
 
 
-def _per_row(stream: str, error: Tensor, batch: Batch, draws: int) -> Tensor:
-    """Mean squared error of each row over its real entries: (B,)."""
+def _settled(config: ModelConfig, one: _Pass, batch: Batch, generator: torch.Generator) -> Tensor | None:
+    """(N, K) bool: the actions of each row of a pass that are given clean; None where the model is taught no prefix."""
+    continues = torch.tensor([config.continues(row) for row in one.group.rows])
+    if not config.longest_prefix or not continues.any() or batch.action is None:
+        return None
+    lengths = draw_prefixes(len(one.chosen), config.prefix.share, config.longest_prefix, generator=generator)
+    lengths = lengths * continues[one.chosen]
+    if batch.action_mask is not None:  # what lies beyond an episode's end was never done
+        lengths = torch.minimum(lengths, batch.action_mask.sum(1).cpu().repeat_interleave(one.draws))
+    return torch.arange(batch.action.shape[1]) < lengths[:, None]
+
+
+def draw_prefixes(size: int, share: float, longest: int, *, generator: torch.Generator) -> Tensor:
+    """(B,) long: for `share` of the rows from 1 to `longest`, each as often, for the others 0."""
+    lengths = torch.randint(1, longest + 1, (size,), generator=generator)
+    return lengths * (torch.rand(size, generator=generator) < share)
+
+
+def _per_row(stream: str, error: Tensor, batch: Batch, draws: int, *, settled: Tensor | None = None) -> Tensor:
+    """Mean squared error of each row over its real entries, without settled ones (B, K): (B,)."""
     mask = None
     if stream in ("action", "latent_action"):
         per_step, mask = error.mean(2), getattr(batch, f"{stream}_mask")
     elif stream == "future" and batch.future_mask is not None and error.shape[2] == batch.future_mask.shape[1]:
         per_step, mask = error.mean((1, 3, 4, 5)), batch.future_mask
-    if mask is None:
+    if mask is None and settled is None:
         return error.flatten(1).mean(1)
-    weight = mask.float().repeat_interleave(draws, 0)
+    weight = torch.ones_like(per_step) if mask is None else mask.float().repeat_interleave(draws, 0)
+    if settled is not None:
+        weight = weight * ~settled
     return (per_step * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -99,9 +99,15 @@ def export_student(
     checked: int = 16,
 ) -> Exported:
     """Write a student and check what was written. steps: of a flow head's sampling, fixed in the graph. source: what is said
-    of where it came from. Raises WamError if it differs from torch, or cannot be written in this format."""
+    of where it came from. Raises WamError if it differs from torch, cannot be written in this format, or is handed thoughts."""
     if format == "torch" and precision != "fp32":
         raise expected("precision fp32 for torch.export", got=precision, do="use format onnx for int8")
+    if student.recall is not None:
+        raise expected(
+            "a student that acts alone, whose graph has pictures, state and sentence as inputs",
+            got=f"one that is handed thoughts of kind {student.config.thought.kind}",
+            do="distill one with student.thought.kind=none",
+        )
     student = student.cpu().eval()
     plan, inputs = Plan(student, steps=steps).eval(), example_inputs(student, 2, seed=0)
     folder.mkdir(parents=True, exist_ok=True)

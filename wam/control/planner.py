@@ -66,6 +66,10 @@ class Planner(Protocol):
         """Drop the plan under way and let the policy forget: a new episode."""
         ...
 
+    def drop(self) -> None:
+        """Want the plan under way no more, without waiting for it. The policy forgets nothing."""
+        ...
+
 
 class SimulatedPlanner:
     """Computes at once and hands over late. delay: seconds that the n-th plan takes, or the same for all; period: of a tick;
@@ -107,19 +111,30 @@ class SimulatedPlanner:
         return plan
 
     def reset(self) -> None:
-        self._under_way = None
+        self.drop()
         self.policy.reset(0)
+
+    def drop(self) -> None:
+        self._under_way = None
 
 
 class ThreadPlanner:
-    """Computes in a thread, in real time. close() when done."""
+    """Computes in a thread, in real time. close() when done. pool: of other planners too, which then take turns; its owner
+    shuts it down."""
 
     def __init__(
-        self, policy: Policy, *, period: float, clock: Callable[[], float], window: int = 100, warm_up: int = 0
+        self,
+        policy: Policy,
+        *,
+        period: float,
+        clock: Callable[[], float],
+        window: int = 100,
+        warm_up: int = 0,
+        pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self.policy, self.latency = policy, LatencyTracker(window, warm_up=warm_up)
         self._period, self._clock, self._count = period, clock, 0
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._pool, self._owned = pool or ThreadPoolExecutor(1, thread_name_prefix="planner"), pool is None
         self._under_way: Future[tuple[Plan, float]] | None = None
 
     @property
@@ -161,8 +176,14 @@ class ThreadPlanner:
             self._under_way = None
         self.policy.reset(0)
 
+    def drop(self) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()  # where it has not begun
+            self._under_way = None
+
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._owned:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> ThreadPlanner:
         return self

@@ -14,6 +14,7 @@ from wam.contracts import Batch, Observation, expected
 from wam.control.continuation import Continuation
 from wam.control.past import Past
 from wam.control.policy import stack
+from wam.files import sha256
 from wam.model.cloning import CloningPolicy
 from wam.model.inpainting import Inpainting
 from wam.model.pretrained import from_pretrained
@@ -124,13 +125,20 @@ class WamPolicy:
     def _act(
         self, observations: Sequence[Observation], slots: Sequence[int] | None = None, **options: Any
     ) -> np.ndarray:
-        now = to_batch(observations, self.cameras)
-        batch = now.replace(images=torch.from_numpy(self.past.extend(now.images.numpy(), slots))).to(self.device)
+        batch = self.seen(observations, slots)
         if self.steer is not None:
             options["steering"] = self.steer(batch)
-        actions = getattr(self.model, self.conditional)(batch, **self.options, **options).action.float().cpu().numpy()
-        space = self.model.action_space
-        return actions if space is None else np.clip(actions, space.low, space.high)
+        return self.clipped(getattr(self.model, self.conditional)(batch, **self.options, **options).action)
+
+    def seen(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> Batch:
+        """What the model is shown: the present, and what the slots were shown before, which this adds to."""
+        now = to_batch(observations, self.cameras)
+        return now.replace(images=torch.from_numpy(self.past.extend(now.images.numpy(), slots))).to(self.device)
+
+    def clipped(self, actions: torch.Tensor) -> np.ndarray:
+        """(B, K, A) within the action space, where it is known."""
+        found, space = actions.float().cpu().numpy(), self.model.action_space
+        return found if space is None else np.clip(found, space.low, space.high)
 
     @torch.no_grad()
     def foresee(self, observation: Observation, actions: np.ndarray, *, slot: int = 0) -> np.ndarray | None:
@@ -145,6 +153,20 @@ class WamPolicy:
         future = self.model.forward_dynamics(batch, steps=self.options["steps"], seed=self.options["seed"]).future
         assert future is not None  # it was wanted
         return (future[0] * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def teacher_of(checkpoint: Path) -> Path:
+    """The teacher that a student's provenance names. Raises WamError where it had none, or where that is no more what the
+    student learned from."""
+    named = Checkpoint.load(checkpoint).provenance.get("teacher")
+    if not named:
+        raise expected(f"a student in {checkpoint} that had a teacher", got="none", do="name one: teacher=RUN")
+    folder = Path(named["checkpoint"])
+    if not (folder / "model.safetensors").is_file() or sha256(folder / "model.safetensors") != named["sha256"]:
+        raise expected(
+            f"the teacher {folder} with sha256 {named['sha256'][:12]}", got="none or another", do="name it: teacher=RUN"
+        )
+    return folder
 
 
 def load_policy(checkpoint: str | Path, *, threads: int = 0, **options: Any) -> WamPolicy:

@@ -90,6 +90,11 @@ class DistillConfig:
         """Whether anything is asked of a teacher."""
         return bool(set(self.active) - {"demonstrations", "continued"})
 
+    @property
+    def paired(self) -> bool:
+        """Whether the student is handed its teacher's thoughts."""
+        return self.student.thought.kind != "none"
+
     def validate(self) -> None:
         self.student.validate()
         if unknown := set(self.losses) - set(LOSSES):
@@ -105,6 +110,12 @@ class DistillConfig:
                 f"a teacher for {', '.join(set(self.active) - {'demonstrations'})}",
                 got="none",
                 do="set teacher.run to a run of a world-action model, or use `losses: {demonstrations: 1}`",
+            )
+        if self.paired and not self.taught:
+            raise expected(
+                f"losses that ask a teacher, whose thoughts ({self.student.thought.kind}) the student is handed",
+                got=self.losses,
+                do="add `teacher_actions`, or set student.thought.kind=none",
             )
         if self.teacher.run and self.train.model != ModelConfig():
             raise expected(

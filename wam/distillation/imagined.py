@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wam.contracts import Batch, expected
 from wam.data.mixture import Mixture
@@ -25,8 +26,7 @@ def imagined_rows(
     teacher: Teacher, mixture: Mixture, labels: TeacherLabels, config: ImaginedConfig, folder: Path
 ) -> Rows:
     """From windows spread evenly over all that the teacher has something to say to; kept in the folder."""
-    places = torch.arange(len(labels.useful))[labels.useful]
-    chosen = places[np.unique(np.linspace(0, len(places) - 1, config.windows).astype(int))]
+    chosen = imagined_from(labels, config)
     identity = {**teacher.identity, "labels": labels.identity, **to_plain(config)}
     path = folder / f"imagined-{fingerprint(identity)}.safetensors"
     found = Rows.kept(path, identity=identity)
@@ -42,6 +42,12 @@ def imagined_rows(
     rows = Rows.joined(parts)
     rows.keep(path, identity=identity)
     return rows
+
+
+def imagined_from(labels: TeacherLabels, config: ImaginedConfig) -> Tensor:
+    """(N,): places of the windows after which frames are imagined."""
+    places = torch.arange(len(labels.useful))[labels.useful]
+    return places[np.unique(np.linspace(0, len(places) - 1, config.windows).astype(int))]
 
 
 def imagine(teacher: Teacher, batch: Batch, config: ImaginedConfig, *, seed: int) -> Rows:

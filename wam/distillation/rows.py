@@ -22,11 +22,11 @@ class Rows:
     seen: Batch
     answers: Answers
 
-    def draw(self, count: int, *, generator: torch.Generator) -> tuple[Batch, Tensor]:
-        """`count` of them, with repeats, and a chunk (count, K, A) for each."""
+    def draw(self, count: int, *, generator: torch.Generator) -> tuple[Batch, Tensor, Tensor]:
+        """`count` of them, with repeats, a chunk (count, K, A) for each, and which they are (count,)."""
         rows = torch.randint(self.seen.size, (count,), generator=generator)
         draw = torch.randint(self.answers.path.shape[1], (count,), generator=generator)
-        return self.seen[rows.tolist()], self.answers.take(rows).chunk(draw)
+        return self.seen[rows.tolist()], self.answers.take(rows).chunk(draw), rows
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:

@@ -18,14 +18,16 @@ from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset
 from wam.distillation import losses as named
 from wam.distillation.config import DistillConfig
-from wam.distillation.imagined import imagined_rows
+from wam.distillation.imagined import imagined_from, imagined_rows
 from wam.distillation.labels import TeacherLabels, sentences_by_environment
 from wam.distillation.losses import Distilled, Seen
 from wam.distillation.on_policy import Rounds
 from wam.distillation.rows import Rows
 from wam.distillation.teacher import Teacher
+from wam.distillation.thoughts import EarlierThoughts
 from wam.model.config import ModelConfig
 from wam.model.student import Student
+from wam.model.thought import Thought
 from wam.settings import save_settings
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_normalizers, make_mixture, window_spec
@@ -53,7 +55,8 @@ def distill(config: DistillConfig, *, resume: bool = True) -> TrainResult:
 
 
 class DistillStage:
-    """Trains a `Student`. rows: frames that the teacher imagined; rounds: frames that the student came to."""
+    """Trains a `Student`. imagined: frames that the teacher imagined; rounds: frames that the student came to. thoughts: what
+    the student is handed."""
 
     module: nn.Module
 
@@ -72,6 +75,7 @@ class DistillStage:
         self.labels: TeacherLabels | None = None
         self.imagined: Rows | None = None
         self.rounds: Rounds | None = None
+        self.thoughts: EarlierThoughts | None = None
         self._step = self._total = 0
         if config.taught:
             assert self.teacher is not None
@@ -80,6 +84,8 @@ class DistillStage:
                 self.labels = TeacherLabels.ask(self.teacher, self.mixture, kept)
                 if "imagined" in self.active:
                     self.imagined = imagined_rows(self.teacher, self.mixture, self.labels, config.imagined, kept)
+            if config.paired:
+                self.thoughts = EarlierThoughts(self.student.config.thought, self.labels, self.mixture)
         if "on_policy" in self.active:
             assert self.teacher is not None
             told = {name: said for store in stores for name, said in sentences_by_environment(store).items()}
@@ -112,7 +118,7 @@ class DistillStage:
         config = self.config
         if not config.teacher.run:
             return None
-        teacher = Teacher(config.teacher, ways="flow" in self.active)
+        teacher = Teacher(config.teacher, ways="flow" in self.active, thought=config.student.thought)
         if "flow" in self.active and config.student.chunk != teacher.chunk:
             raise expected(
                 f"student.chunk={teacher.chunk}, as the teacher's, for the loss `flow`",
@@ -131,6 +137,9 @@ class DistillStage:
         c.action_dim, c.state_dim = model.action_dim, model.state_dim
         c.columns = model.streams["state"].columns if "state" in model.streams else []
         c.maps = "flow" in self.active
+        if self.config.paired:
+            assert self.teacher is not None
+            c.thought.dim = self.teacher.thought_dim(self.mixture)
         space = next((store.info.action_space for store in stores if store.info.action_space), None)
         student = Student(c, action_space=space)
         student.cameras = tuple(self.config.train.data.cameras)
@@ -181,34 +190,48 @@ class DistillStage:
     def _look(self, batch: Batch, generator: torch.Generator) -> Seen:
         """One pass of the student over the dataset's rows, told what the teacher was told, with some words missing."""
         if self.labels is None:
-            joined = self._taken_in(batch, generator)
+            joined = self._taken_in(batch, None, generator)
             return Seen(batch=batch, joined=joined, z=self.student.trunk(joined))
         places = self.labels.places(batch)
         batch = batch.replace(instruction=tuple(self.labels.sentences[place] for place in places.tolist()))
         answers = self.labels.answers.take(places)
         draw = torch.randint(answers.path.shape[1], (batch.size,), generator=generator)
         useful = self.labels.useful[places].float()
-        joined = self._taken_in(batch, generator)
+        thought = None if self.thoughts is None else self.thoughts.of(places, generator=generator)
+        joined = self._taken_in(batch, thought, generator)
         z = self.student.trunk(joined)
         return Seen(batch=batch, joined=joined, z=z, useful=useful, answers=answers, draw=draw)
 
     def _beyond(self, rows: Rows, count: int, like: Batch, generator: torch.Generator) -> Tensor:
-        batch, chunk = rows.draw(count, generator=generator)
-        z = self.student.trunk(self._taken_in(batch.to(like.images.device), generator))
+        batch, chunk, chosen = rows.draw(count, generator=generator)
+        thought = self._thought_beyond(rows, chosen, generator)
+        z = self.student.trunk(self._taken_in(batch.to(like.images.device), thought, generator))
         return named.chunks(self.student, z, chunk, generator=generator)
 
-    def _taken_in(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _thought_beyond(self, rows: Rows, chosen: Tensor, generator: torch.Generator) -> Thought | None:
+        """Of an imagined frame, that of the frame which it comes after."""
+        if self.thoughts is None:
+            return None
+        if rows is not self.imagined:
+            return self.thoughts.of_rows(rows, chosen, generator=generator)
+        assert self.labels is not None
+        assert self.teacher is not None
+        places = imagined_from(self.labels, self.config.imagined)[chosen]
+        return self.thoughts.after(places, self.teacher.model.config.future[-1], generator=generator)
+
+    def _taken_in(self, batch: Batch, thought: Thought | None, generator: torch.Generator) -> Tensor:
         noise = self.config.word_noise if self.config.student.text.kind == "small" else 0.0
         told = tuple(scrambled(sentence, noise, generator) for sentence in batch.instruction)
         hide = torch.rand(batch.size, generator=generator) < self.config.student.state_dropout
-        return self.student.taken_in(batch.replace(instruction=told), hide=hide)
+        thought = None if thought is None else thought.to(batch.images.device)
+        return self.student.taken_in(batch.replace(instruction=told), hide=hide, thought=thought)
 
     # figures and files -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
         """On held-out demonstrations, in units in which an action's usual range is -1 to 1: the student's mean error, and how
-        far it is from its teacher, over the steps that both plan."""
+        far it is from its teacher, over the steps that both plan; `paired`: with the teacher's thought of the very frame."""
         batch = self._held_out
         if batch is None or batch.action is None:
             return {}
@@ -220,9 +243,15 @@ class DistillStage:
         mask = torch.ones_like(error) if batch.action_mask is None else batch.action_mask.float()
         found = {"demonstration_error": float((error * mask).sum() / mask.sum().clamp_min(1))}
         if self.teacher is not None and self.config.taught:
-            theirs = self.teacher.answer(batch.to("cpu"), seed=0).path[:, 0, -1].to(planned.device)
+            answers = self.teacher.answer(batch.to("cpu"), seed=0)
+            theirs = answers.path[:, 0, -1].to(planned.device)
             both = min(planned.shape[1], theirs.shape[1])
             found["teacher_distance"] = float((planned[:, :both] - theirs[:, :both]).abs().mean())
+            if self.thoughts is not None:
+                assert answers.handed is not None
+                fresh = Thought(values=answers.handed.float(), age=torch.zeros(batch.size)).to(planned.device)
+                paired = normalizer.normalize(self.student.chunk(batch, thought=fresh))
+                found["teacher_distance_paired"] = float((paired[:, :both] - theirs[:, :both]).abs().mean())
         return found
 
     @cached_property

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wam.contracts import Batch, expected
+from wam.data.mixture import Mixture
 from wam.diffusion.clocks import sampling_clocks
 from wam.diffusion.samplers import Signals
 from wam.distillation.config import TeacherConfig
 from wam.files import sha256
+from wam.model.context import Context
 from wam.model.pretrained import from_pretrained
+from wam.model.thought import ThoughtConfig, think
 from wam.model.wam import CONTEXT
 from wam.training.state import newest_checkpoint
 
@@ -25,10 +29,12 @@ from wam.training.state import newest_checkpoint
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """To N frames. path (N, draws, P + 1, K, A): each chunk on its way from noise, normalised, the chunk itself last; P is 0
-    where the way is not wanted. features (N, F) float16: the summaries that modulate its action; None where nothing does."""
+    where the way is not wanted. features (N, F) float16: the summaries that modulate its action; None where nothing does.
+    thought (N, D) float16: what it hands to a student, where that is more than these."""
 
     path: Tensor
     features: Tensor | None = None
+    thought: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -38,16 +44,22 @@ class Answers:
         """(N, K, A): of each row the chunk of this draw (N,)."""
         return self.path[torch.arange(self.size), draw, -1]
 
+    @property
+    def handed(self) -> Tensor | None:
+        """(N, D): what a student is handed."""
+        return self.features if self.thought is None else self.thought
+
     def take(self, rows: Tensor) -> Answers:
-        return Answers(path=self.path[rows], features=None if self.features is None else self.features[rows])
+        return Answers.of({name: tensor[rows] for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"path": self.path} | ({} if self.features is None else {"features": self.features})
+        found = {"path": self.path, "features": self.features, "thought": self.thought}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Answers:
         """What `tensors` gave."""
-        return cls(path=tensors["path"], features=tensors.get("features"))
+        return cls(**tensors)
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
@@ -57,10 +69,10 @@ class Answers:
 
 
 class Teacher:
-    """folder: its checkpoint; sha256: of its weights. ways: whether answers hold whole paths."""
+    """folder: its checkpoint; sha256: of its weights. ways: whether answers hold whole paths. thought: what it hands over."""
 
-    def __init__(self, config: TeacherConfig, *, ways: bool = False) -> None:
-        self.config, self.ways = config, ways
+    def __init__(self, config: TeacherConfig, *, ways: bool = False, thought: ThoughtConfig | None = None) -> None:
+        self.config, self.ways, self.thought = config, ways, thought or ThoughtConfig()
         self.folder = newest_checkpoint(Path(config.run))
         self.model = from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.sha256 = sha256(self.folder / "model.safetensors")
@@ -71,6 +83,12 @@ class Teacher:
                 f"a teacher that acts in {config.run}",
                 got=f"one of {', '.join(self.model.config.streams)}",
                 do="post-train it on episodes with actions",
+            )
+        if self.thought.kind != "none" and self.model.config.history > 1:
+            raise expected(
+                "a teacher that acts on one frame, since it thinks too seldom to look back",
+                got=f"one that looks back over {self.model.config.history}",
+                do="set student.thought.kind=none",
             )
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
@@ -85,6 +103,11 @@ class Teacher:
         clock = self.model.config.streams["action"].clock
         return sampling_clocks(self.config.steps, shift=clock.sampling_shift or clock.shift)
 
+    def thought_dim(self, mixture: Mixture) -> int:
+        """D of what it hands over, asked of one window."""
+        seen = mixture.batch(np.zeros((1, 2), np.int64)).without("action", "action_mask", "future", "future_mask")
+        return think(self.model, seen.to(self.device), kind=self.thought.kind, steps=self.thought.steps).shape[1]
+
     @property
     def provenance(self) -> dict[str, Any]:
         return {"checkpoint": str(self.folder), "sha256": self.sha256, "step": self.model.provenance.get("step")}
@@ -94,7 +117,8 @@ class Teacher:
         """What its answers depend on beside the frames."""
         c = self.config
         asked = {"steps": c.steps, "draws": c.draws, "batch_size": c.batch_size}
-        return {"teacher": self.sha256, **asked, "ways": self.ways}
+        goal = {"goal": self.thought.steps} if self.thought.kind == "goal" else {}
+        return {"teacher": self.sha256, **asked, "ways": self.ways, **goal}
 
     @torch.no_grad()
     def answer(self, batch: Batch, *, seed: int) -> Answers:
@@ -118,7 +142,16 @@ class Teacher:
         chunks = torch.stack([point["action"].float() for point in (path if self.ways else path[-1:])], dim=1)
         known = self.model.network.table.modulators("action", context.summaries)
         features = torch.cat([context.summaries[s][:, 0] for s in known], dim=1).half().to(home) if known else None
-        return Answers(path=chunks.unflatten(0, (batch.size, draws)).to(home), features=features)
+        return Answers(
+            path=chunks.unflatten(0, (batch.size, draws)).to(home),
+            features=features,
+            thought=self._think(asked, context, home),
+        )
+
+    def _think(self, asked: Batch, context: Context, home: torch.device) -> Tensor | None:
+        if self.thought.kind != "goal":
+            return None  # the features are the thought
+        return think(self.model, asked, kind="goal", steps=self.thought.steps, context=context).half().to(home)
 
     @torch.no_grad()
     def imagine(self, batch: Batch, *, steps: int, seed: int) -> Tensor:

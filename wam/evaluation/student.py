@@ -16,6 +16,7 @@ import numpy as np
 from wam.checkpoint import Checkpoint
 from wam.contracts import expected
 from wam.control.wam_policy import load_policy
+from wam.control.wam_policy import teacher_of as named_teacher
 from wam.evaluation.closed_loop import ClosedLoopResult, evaluate_policy
 from wam.evaluation.evaluate import FIRST_START, sentences_for
 from wam.evaluation.figures import Measured
@@ -124,15 +125,7 @@ def teacher_of(run: Path, config: StudentEvaluateConfig) -> Path:
     """The teacher's checkpoint, which still has to be what the student learned from."""
     if config.teacher:
         return Path(config.teacher)
-    named = Checkpoint.load(newest_checkpoint(run)).provenance.get("teacher")
-    if not named:
-        raise expected(f"a student in {run} that had a teacher", got="none", do="name one: teacher=RUN")
-    folder = Path(named["checkpoint"])
-    if not (folder / "model.safetensors").is_file() or sha256(folder / "model.safetensors") != named["sha256"]:
-        raise expected(
-            f"the teacher {folder} with sha256 {named['sha256'][:12]}", got="none or another", do="name it: teacher=RUN"
-        )
-    return folder
+    return named_teacher(newest_checkpoint(run))
 
 
 def _drive(

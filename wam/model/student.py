@@ -23,6 +23,7 @@ from wam.model.compact import Block, Encoder
 from wam.model.inpainting import Inpainting, settled_prefix
 from wam.model.normalize import Normalizer
 from wam.model.prefix import PrefixStem
+from wam.model.thought import Recall, Thought, ThoughtConfig
 from wam.model.wam import Sample
 from wam.settings import build, to_plain
 from wam.tokenizers.interface import to_signed
@@ -38,6 +39,7 @@ class StudentConfig:
     to take long steps (see `wam.model.chunk_heads`). chunk: K, trained. prefix: settled actions from which an `l1` head's chunk
     can go on, at most; 0: none (`wam.model.prefix`). The rest is what the data and a teacher hold:
     training fills it in. columns: of the state, all where none is named. state_dropout: windows whose state training hides.
+    thought: what a slow model hands to it, nothing by default.
     """
 
     size: float = 1.0
@@ -56,6 +58,7 @@ class StudentConfig:
     state_dim: int = 4
     columns: list[int] = field(default_factory=list)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=64))
+    thought: ThoughtConfig = field(default_factory=ThoughtConfig)
 
     def validate(self) -> None:
         if not SMALLEST <= self.size <= LARGEST:
@@ -72,6 +75,7 @@ class StudentConfig:
                 got=f"{self.prefix} and {self.head!r}",
                 do="lower it, or set student.head=l1",
             )
+        self.thought.validate()
 
 
 def sized(config: StudentConfig) -> StudentConfig:
@@ -139,6 +143,7 @@ class Student(nn.Module):
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
         )
+        self.recall = Recall(config.thought, width) if config.thought.dim else None
         self._told: dict[str, Tensor] = {}
 
     def normalizer(self, name: str) -> Normalizer:
@@ -174,9 +179,10 @@ class Student(nn.Module):
 
     # what is seen and done ---------------------------------------------------------------------------------------
 
-    def see(self, images: Tensor, state: Tensor, told: Tensor) -> Tensor:
-        """z (B, width). images uint8, state (B, S) in its own units, told (B, D)."""
-        return self.trunk(self._joined(images, state, told))
+    def see(self, images: Tensor, state: Tensor, told: Tensor, *, thought: Thought | None = None) -> Tensor:
+        """z (B, width). images uint8, state (B, S) in its own units, told (B, D). Raises WamError for a thought that the student
+        was not made for."""
+        return self.trunk(self._joined(images, state, told, thought=thought))
 
     def going_on(self, joined: Tensor, chunk: Tensor, settled: Tensor) -> Tensor:
         """z (B, width) of what was `taken_in`, for a chunk (B, K, A), normalised, whose first actions are settled (B, K)."""
@@ -184,7 +190,15 @@ class Student(nn.Module):
             raise expected("a student trained with prefixes", got="one without", do="set student.prefix=8 to train one")
         return self.trunk(joined + self.prefix(chunk, settled, None)[:, 0])
 
-    def _joined(self, images: Tensor, state: Tensor, told: Tensor, *, known: Tensor | None = None) -> Tensor:
+    def _joined(
+        self,
+        images: Tensor,
+        state: Tensor,
+        told: Tensor,
+        *,
+        known: Tensor | None = None,
+        thought: Thought | None = None,
+    ) -> Tensor:
         """(B, width), before the trunk; known (B,) bool: whose state is there."""
         pictures = to_signed(images).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         B, V = pictures.shape[:2]
@@ -193,14 +207,24 @@ class Student(nn.Module):
         own = own[:, self.config.columns] if self.config.columns else own
         if known is not None:
             own = torch.where(known[:, None], own, self.missing)
-        return self.join(torch.cat([seen, own, told], dim=1))
+        joined = self.join(torch.cat([seen, own, told], dim=1))
+        if self.recall is not None:
+            joined = joined + self.recall(thought, B)
+        elif thought is not None:
+            raise expected(
+                "a student that learned to be handed thoughts",
+                got="one that acts alone",
+                do="distill it with student.thought.kind=context",
+            )
+        return joined
 
-    def look(self, batch: Batch, *, hide: Tensor | None = None) -> Tensor:
+    def look(self, batch: Batch, *, hide: Tensor | None = None, thought: Thought | None = None) -> Tensor:
         """z (B, width) of a batch, see `taken_in`."""
-        return self.trunk(self.taken_in(batch, hide=hide))
+        return self.trunk(self.taken_in(batch, hide=hide, thought=thought))
 
-    def taken_in(self, batch: Batch, *, hide: Tensor | None = None) -> Tensor:
-        """(B, width), before the trunk, of a batch; a state that it lacks is missing. hide (B,) bool: whose state is kept away.
+    def taken_in(self, batch: Batch, *, hide: Tensor | None = None, thought: Thought | None = None) -> Tensor:
+        """(B, width), before the trunk, of a batch; a state that it lacks is missing, and so is its thought. hide (B,) bool: whose
+        state is kept away.
 
         Raises WamError where shapes are not those of the config.
         """
@@ -215,7 +239,8 @@ class Student(nn.Module):
         told = self.read(batch.instruction or ("",) * B)
         if batch.state is None:
             nothing = torch.zeros(B, c.state_dim, device=told.device)
-            return self._joined(batch.images, nothing, told, known=torch.zeros(B, dtype=torch.bool, device=told.device))
+            unknown = torch.zeros(B, dtype=torch.bool, device=told.device)
+            return self._joined(batch.images, nothing, told, known=unknown, thought=thought)
         if batch.state.shape[1] != c.state_dim:
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
@@ -223,7 +248,7 @@ class Student(nn.Module):
         known = None if batch.state_mask is None else batch.state_mask[:, c.columns or slice(None)].all(1)
         if hide is not None:
             known = ~hide.to(told.device) if known is None else known & ~hide.to(told.device)
-        return self._joined(batch.images, batch.state, told, known=known)
+        return self._joined(batch.images, batch.state, told, known=known, thought=thought)
 
     def plan(self, z: Tensor, noise: Tensor, *, steps: int) -> Tensor:
         """(B, K, A) in the action space's units."""
@@ -246,6 +271,7 @@ class Student(nn.Module):
         same_noise: bool = False,
         steering: object = None,
         inpainting: Inpainting | None = None,
+        thought: Thought | None = None,
     ) -> Sample:
         """A chunk for each row. steps: of a flow head. inpainting: by `prefix`, of a student trained so. Raises WamError for
         guidance, steering and other inpainting, which need a model that denoises its chunk."""
@@ -254,16 +280,24 @@ class Student(nn.Module):
                 "a student without guidance, steering and guided inpainting", got="one", do="ask its teacher instead"
             )
         if inpainting is not None:
-            return Sample(action=self._continued(batch, inpainting))
-        return Sample(action=self.chunk(batch, steps=steps, seed=seed, same_noise=same_noise))
+            return Sample(action=self._continued(batch, inpainting, thought))
+        return Sample(action=self.chunk(batch, steps=steps, seed=seed, same_noise=same_noise, thought=thought))
 
-    def chunk(self, batch: Batch, *, steps: int = 1, seed: int = 0, same_noise: bool = False) -> Tensor:
+    def chunk(
+        self,
+        batch: Batch,
+        *,
+        steps: int = 1,
+        seed: int = 0,
+        same_noise: bool = False,
+        thought: Thought | None = None,
+    ) -> Tensor:
         """(B, K, A) in the action space's units."""
         noise = self.noise(batch.size, seed=seed, same_noise=same_noise)
-        return self.plan(self.look(batch), noise, steps=steps)
+        return self.plan(self.look(batch, thought=thought), noise, steps=steps)
 
-    def _continued(self, batch: Batch, inpainting: Inpainting) -> Tensor:
-        joined, c = self.taken_in(batch), self.config
+    def _continued(self, batch: Batch, inpainting: Inpainting, thought: Thought | None) -> Tensor:
+        joined, c = self.taken_in(batch, thought=thought), self.config
         like = joined.new_zeros(batch.size, c.chunk, c.action_dim)
         settled, known = settled_prefix(inpainting, like=like, longest=c.prefix), inpainting.chunk.to(like.device)
         z = self.going_on(joined, self.normalizer("action").normalize(known), settled)

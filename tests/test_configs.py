@@ -17,6 +17,8 @@ from wam.distillation.config import DistillConfig
 from wam.evaluation.delay import DelayEvaluateConfig
 from wam.evaluation.evaluate import EvaluateConfig
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
+from wam.evaluation.pairing import PairingEvaluateConfig
+from wam.evaluation.routing import RoutingEvaluateConfig
 from wam.evaluation.student import StudentEvaluateConfig
 from wam.model.config import ModelConfig
 from wam.model.synthetic import synthetic_batch
@@ -81,6 +83,8 @@ OWN = {
     "eval/delay": DelayEvaluateConfig,
     "eval/latent-action": LatentActionEvaluateConfig,
     "eval/latent-action-human": LatentActionEvaluateConfig,
+    "eval/pairing": PairingEvaluateConfig,
+    "eval/routing": RoutingEvaluateConfig,
     "eval/student": StudentEvaluateConfig,
 }
 

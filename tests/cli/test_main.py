@@ -36,6 +36,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
         (("distill", "configs/distill/demo.yaml", "losses.dreams=1"), "demonstrations"),
         (("distill", "configs/distill/demo.yaml", "teacher.run=no-such-run"), "no-such-run"),
         (("eval", "student", "no-such-run", "--config", "configs/eval/student.yaml"), "no-such-run"),
+        (("eval", "pairing", "no-such-run", "--config", "configs/eval/pairing.yaml"), "no-such-run"),
+        (("eval", "routing", "no-such-run", "--config", "configs/eval/routing.yaml"), "no-such-run"),
         (("export", "no-such-run"), "no-such-run"),
     ],
 )

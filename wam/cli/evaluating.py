@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LATENT_ACTION, OCCUPANCY, GUIDANCE = "latent-action", "occupancy", "guidance"
-DELAY, STUDENT = "delay", "student"
+DELAY, STUDENT, PAIRING, ROUTING = "delay", "student", "pairing", "routing"
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,10 +18,11 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "run_folder",
         type=Path,
-        metavar="[latent-action | occupancy | guidance | delay | student] RUN",
+        metavar="[latent-action | occupancy | guidance | delay | student | pairing | routing] RUN",
         help="latent-action: a tokenizer's figures; occupancy: those of a model's voxels; guidance: "
         "steering around a box; delay: success under injected latency, by every executor; student: what a "
-        "student keeps of its teacher's success",
+        "student keeps of its teacher's success; pairing: with the teacher's thoughts; routing: with the teacher where "
+        "it is unsure",
     )
     parser.add_argument("--config", type=Path, help="YAML, e.g. configs/eval/demo.yaml")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -79,6 +80,8 @@ def evaluate(options: argparse.Namespace) -> int:
         GUIDANCE: evaluate_guidance,
         DELAY: evaluate_delay,
         STUDENT: evaluate_student,
+        PAIRING: evaluate_pairing,
+        ROUTING: evaluate_routing,
     }
     named = apart.get(str(options.run_folder))
     if named is not None and options.overrides and "=" not in options.overrides[0]:
@@ -135,6 +138,22 @@ def evaluate_student(options: argparse.Namespace) -> int:
     from wam.evaluation.student import evaluate as run
 
     return _measure(options, STUDENT, StudentEvaluateConfig, run, save_figures)
+
+
+def evaluate_pairing(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import save_figures
+    from wam.evaluation.pairing import PairingEvaluateConfig
+    from wam.evaluation.pairing import evaluate as run
+
+    return _measure(options, PAIRING, PairingEvaluateConfig, run, save_figures)
+
+
+def evaluate_routing(options: argparse.Namespace) -> int:
+    from wam.evaluation.figures import save_figures
+    from wam.evaluation.routing import RoutingEvaluateConfig
+    from wam.evaluation.routing import evaluate as run
+
+    return _measure(options, ROUTING, RoutingEvaluateConfig, run, save_figures)
 
 
 def _measure(

@@ -85,7 +85,13 @@ MEANINGS = {
 }
 
 MEANINGS_BY_START = {
-    "success_": "episodes that succeed, by executor and injected delay",
+    "success_": "episodes that succeed",
+    "routed_": "chunks that went to the teacher, by doubt and share asked for",
+    "doubt_rank_": "held-out chunks: rank correlation of the doubt and the distance from the teacher's chunk",
+    "chunk_ms_": "of planning a chunk, on this machine",
+    "thought_fresh_": "chunks that were handed a thought of use, by its delay",
+    "thought_stale_": "one that was too old",
+    "thought_absent_": "none, since the first had not come",
     "held_": "ticks in which there was nothing to carry out",
     "jerk_": "units per tick cubed, mean of all ticks",
     "seam_jerk_": "the same where another plan takes over, or none",

@@ -47,8 +47,28 @@ class Gr00tConfig:
 
 
 @dataclass(kw_only=True)
+class PairingOptions:
+    """A student that is handed its teacher's thoughts, `hz` of them a second at most; 0: it acts alone. teacher: a checkpoint
+    in place of that which its provenance names."""
+
+    hz: float = 0.0
+    teacher: str = ""
+
+
+@dataclass(kw_only=True)
+class RoutingOptions:
+    """A student whose teacher is asked where it is unsure. calibration: a file of `wam eval routing`; empty: the student acts
+    alone. share: of chunks that the teacher may be asked for. steps: of its sampling. teacher: as for pairing."""
+
+    calibration: str = ""
+    share: float = 0.2
+    steps: int = 1
+    teacher: str = ""
+
+
+@dataclass(kw_only=True)
 class PolicyOptions:
-    """How the policy samples. threads: of torch; 0 leaves its choice."""
+    """How the policy samples. threads: of torch; 0 leaves its choice. pairing, routing: of a student, with its teacher."""
 
     steps: int = 4
     guidance: float = 1.0
@@ -56,6 +76,8 @@ class PolicyOptions:
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
+    pairing: PairingOptions = field(default_factory=PairingOptions)
+    routing: RoutingOptions = field(default_factory=RoutingOptions)
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from wam.contracts import ActionSpace, Observation, expected
 from wam.control.exported import ABOUT, GRAPH, ExportedPolicy
 from wam.control.policy import Policy
 from wam.control.server.config import PolicyOptions
+
+if TYPE_CHECKING:
+    from wam.control.wam_policy import WamPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,11 @@ def _checkpoint(checkpoint: Path, options: PolicyOptions, image_size: int) -> Se
         device=options.device,
     )
     model, provenance = policy.model, policy.model.provenance
+    acting = _with_teacher(policy, checkpoint, options)
     if not policy.cameras:
         raise expected(f"{checkpoint} to name its cameras", got="none", do="train it from a config with data.cameras")
     return Served(
-        policy=policy,
+        policy=acting,
         cameras=policy.cameras,
         image_size=image_size or _image_size(model.config, provenance),
         state_dim=model.config.state_dim,
@@ -89,6 +93,29 @@ def _checkpoint(checkpoint: Path, options: PolicyOptions, image_size: int) -> Se
         sha256=str(provenance.get("sha256", {}).get("model.safetensors", "")),
         random=bool(provenance.get("random", True)),
     )
+
+
+def _with_teacher(alone: WamPolicy, checkpoint: Path, options: PolicyOptions) -> Policy:
+    """The student alone, or with its teacher where the options say so."""
+    from wam.control.pairing import load_paired
+    from wam.control.routing import load_routed
+
+    pairing, routing = options.pairing, options.routing
+    own: dict[str, Any] = {"steps": options.steps, "seed": options.seed, "device": options.device}
+    if pairing.hz and routing.calibration:
+        raise expected("policy.pairing or policy.routing", got="both", do="leave one out")
+    if pairing.hz:
+        return load_paired(checkpoint, teacher=pairing.teacher or None, hz=pairing.hz, **own)
+    if routing.calibration:
+        return load_routed(
+            checkpoint,
+            calibration=Path(routing.calibration),
+            share=routing.share,
+            teacher=routing.teacher or None,
+            teacher_steps=routing.steps,
+            **own,
+        )
+    return alone
 
 
 def _image_size(config: Any, provenance: Mapping[str, Any]) -> int:

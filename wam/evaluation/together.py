@@ -6,7 +6,6 @@ Episodes run one after the other in this process, since a policy's own counts ar
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,8 +124,8 @@ def drive(
             got=config.execute,
             do="execute fewer actions of each chunk",
         )
-    counted: Counter[str] = getattr(policy, "tally", Counter())
-    before = Counter(counted)
+    counted: Mapping[str, int] = getattr(policy, "tally", {})
+    before = dict(counted)
     policy.reset(0)
     space, seen = environment.action_space, environment.reset(start)
     steps, chunks, spent, reward, success, over = 0, 0, 0.0, 0.0, False, False

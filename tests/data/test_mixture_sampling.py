@@ -37,8 +37,7 @@ def test_one_two_and_four_ranks_see_the_same_global_order(seed, ranks, steps):
     team = [ResumableSampler(PARTS, seed=seed, rank=rank, ranks=ranks) for rank in range(ranks)]
     for _ in range(steps):
         shares = [sampler.take(8) for sampler in team]
-        woven = np.stack(shares, axis=1).reshape(8, 2)
-        assert np.array_equal(woven, alone.take(8))
+        assert np.array_equal(np.concatenate(shares), alone.take(8))
 
 
 @settings(max_examples=20, deadline=None)
@@ -82,7 +81,7 @@ def test_a_state_only_fits_the_data_and_seed_it_was_saved_with():
     state = json.loads(json.dumps(sampler.state_dict()))
     again = ResumableSampler(PARTS, seed=5, rank=1, ranks=2)
     again.load_state_dict(state)
-    assert np.array_equal(again.take(8), sampler.take(8)[1::2])
+    assert np.array_equal(again.take(8), sampler.take(8)[4:])
     for other in (ResumableSampler(PARTS, seed=6), ResumableSampler(Parts([50, 8, 1000], [1, 0.5, 3]), seed=5)):
         with pytest.raises(WamError, match="same data, weights and seed"):
             other.load_state_dict(state)

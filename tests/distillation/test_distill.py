@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.distillation.conftest import ALL, Square, distill_config
+from tests.training.test_ranks import launch
 from tests.training.test_trainer import StopAfter, assert_same
 from wam.contracts import Observation, WamError
 from wam.control.wam_policy import load_policy
@@ -371,3 +372,13 @@ def test_a_student_is_no_teacher(toy: Path, teacher: Path, tmp_path: Path) -> No
     with pytest.raises(WamError, match="world-action model"):
         Teacher(distill_config(toy, run, tmp_path / "next").teacher)
     assert last_checkpoint(tmp_path / "run") == run
+
+
+def test_of_two_ranks_the_first_asks_and_drives_and_the_other_reads(toy: Path, teacher: Path, tmp_path: Path) -> None:
+    launch("tests.distillation.two_ranks", toy, teacher, tmp_path)
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["asked"], first["environments"]) == (1, 2)
+    assert (second["asked"], second["environments"]) == (0, 0)
+    assert first["losses"] == second["losses"]
+    assert set(first["losses"]) == {"loss", *ALL}
+    assert Student.from_pretrained(newest_checkpoint(tmp_path / "run")).provenance["random"] is False

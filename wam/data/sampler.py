@@ -1,7 +1,8 @@
 """`ResumableSampler`: which window comes at which place, as a pure function of the seed and the place.
 
-The draws form one endless global sequence. A batch of any rank is a slice of it, so the order is the same for any
-number of ranks, and resuming is setting the position. Shares are exact in every block of draws; within a dataset every
+The draws form one endless global sequence. A batch of any rank is a slice of it, one rank's share after the other's, so the
+order is the same for any number of ranks, and a rank's share is what one rank alone would see as a part of its step.
+Resuming is setting the position. Shares are exact in every block of draws; within a dataset every
 window comes once before any comes again.
 """
 
@@ -58,7 +59,8 @@ class ResumableSampler:
                 got=batch_size,
                 do="choose a multiple of the ranks",
             )
-        return self.at(start, batch_size)[self.rank :: self.ranks]
+        share = batch_size // self.ranks
+        return self.at(start + self.rank * share, share)
 
     def take(self, batch_size: int) -> np.ndarray:
         """This rank's share of the next global batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from wam.contracts import expected
 from wam.diffusion.clocks import RULES, ClockConfig
@@ -188,6 +188,8 @@ class ModelConfig:
     prefix: settled actions that a chunk goes on from.
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
+    attention: the kernel, see `wam.model.attention`. checkpointing: `blocks` keeps nothing inside a layer for the backward
+    pass, which computes it again: less memory, about a third more arithmetic. Neither is part of a saved model.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
     video learns from all of them.
     """
@@ -210,6 +212,8 @@ class ModelConfig:
     embodiments: int = 1
     soft_prompts: int = 0
     draws: int = 2
+    attention: str = "auto"
+    checkpointing: Literal["none", "blocks"] = "none"
     video_share: float = 1.0
     state_dropout: float = 0.05
     text_dropout: float = 0.05

@@ -135,7 +135,7 @@ class VideoEnds(nn.Module):
 
     def _pictures(self, frames: Tensor, tubelet: int) -> Tensor:
         """Frames (B, V, T, h, w, c) as folded pictures, already in the precision that the convolutions run in."""
-        if torch.is_autocast_enabled(frames.device.type):
+        if not frames.is_meta and torch.is_autocast_enabled(frames.device.type):
             frames = frames.to(torch.get_autocast_dtype(frames.device.type))
         return rearrange(
             frames,

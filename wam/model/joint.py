@@ -3,19 +3,24 @@
 A stream attends to the concatenated keys and values of the streams it sees, so no dense mask exists across streams and
 the flash kernels apply. Only block-causal streams mask, and only inside themselves. `wam.model.reference` holds the
 slow dense-mask version that this one is tested against.
+
+A layer of all streams is one module, `JointLayer`: what is computed again in the backward pass where memory is short, and what
+is gathered at once where the weights are spread over ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.checkpoint import checkpoint
 
-from wam.model.attention import attend
+from wam.model.attention import attend, check_kernel
 from wam.model.expert import NativeExpert, Rotary, by_token
 from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
@@ -91,10 +96,89 @@ def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, 
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Who reads what, the same in every layer. experts: by stream, whose expert it runs through. sources, rotaries, masks
+    and settled by stream; a mask (L, L') is of the stream's own keys, cached ones first, before which it sees everything;
+    settled (B, L) bool: see `StreamInput`."""
+
+    experts: Mapping[str, str]
+    sources: Mapping[str, Sources]
+    rotaries: Mapping[str, Rotary | None]
+    masks: Mapping[str, Tensor | None]
+    settled: Mapping[str, Tensor | None]
+
+
+class JointLayer(nn.Module):
+    """One layer of every stream. The experts own its weights, so it has no parameters itself and no name in a checkpoint."""
+
+    def __init__(self, experts: Mapping[str, nn.Module], *, attention: str, checkpointing: bool) -> None:
+        super().__init__()
+        self._experts = (dict(experts),)  # in a tuple: modules that others own are no submodules here
+        self.attention, self.checkpointing = attention, checkpointing
+
+    @property
+    def experts(self) -> dict[str, Any]:
+        return self._experts[0]
+
+    def run(
+        self,
+        h: Mapping[str, Tensor],
+        conditions: Mapping[str, Any],
+        cached: Mapping[str, KeysValues],
+        reading: Reading,
+        keys_only: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
+        """Tokens (B, L, D) by stream -> the same after this layer, and their keys and values. keys_only: the tokens stay."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            leaves, shape = tree_flatten((dict(h), dict(conditions), dict(cached)))
+
+            def run(*leaves: Any) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
+                return self._run(*tree_unflatten(leaves, shape), reading, keys_only)
+
+            return checkpoint(run, *leaves, use_reentrant=False)  # tensors one by one, so that it sees them all
+        return self._run(h, conditions, cached, reading, keys_only)
+
+    def _run(
+        self,
+        h: Mapping[str, Tensor],
+        conditions: Mapping[str, Any],
+        cached: Mapping[str, KeysValues],
+        reading: Reading,
+        keys_only: bool,
+    ) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
+        modulation, queries = {}, {}
+        own: dict[str, KeysValues] = {}
+        for s, tokens in h.items():
+            expert = self.experts[reading.experts[s]]
+            modulation[s] = expert.modulation(conditions[s])
+            settled = reading.settled[s]
+            if settled is not None:
+                modulation[s] = by_token(modulation[s], settled)
+            queries[s], key, value = expert.qkv(tokens, modulation[s], reading.rotaries[s])
+            own[s] = (key, value)
+        if keys_only:
+            return dict(h), own
+        joined: dict[Sources, KeysValues] = {}  # streams that see the same share one copy of it
+        updated = {}
+        for s, tokens in h.items():
+            sources = reading.sources[s]
+            if sources not in joined:
+                joined[sources] = _join(sources, cached, own)
+            keys, values = joined[sources]
+            mask = reading.masks[s]
+            if mask is not None:  # all before a causal stream's own keys are visible
+                mask = F.pad(mask, (keys.shape[2] - mask.shape[1], 0), value=True)
+            attended = attend(queries[s], keys, values, mask=mask, kernel=self.attention)
+            updated[s] = self.experts[reading.experts[s]].update(tokens, attended, modulation[s])
+        return updated, own
+
+
 class JointTransformer(nn.Module):
     """Stream experts side by side, `depth` layers of them. widths: D by stream of those made here.
 
     pretrained: `depth` layers by stream that come as they are. shared: streams that run through another's experts.
+    attention: the kernel. checkpointing: keep no layer's inside for the backward pass, which computes it again.
     """
 
     def __init__(
@@ -108,8 +192,11 @@ class JointTransformer(nn.Module):
         mlp_ratios: Mapping[str, float],
         pretrained: Mapping[str, Sequence[nn.Module]] | None = None,
         shared: Mapping[str, str] | None = None,
+        attention: str = "auto",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_kernel(attention)
         self.depth, self.shared = depth, dict(shared or {})
         self.experts = nn.ModuleDict(
             {
@@ -128,6 +215,14 @@ class JointTransformer(nn.Module):
         )
         for stream, layers in (pretrained or {}).items():
             self.experts[stream] = nn.ModuleList(layers)
+        self.steps = nn.ModuleList(
+            JointLayer(
+                {s: cast(nn.ModuleList, experts)[layer] for s, experts in self.experts.items()},
+                attention=attention,
+                checkpointing=checkpointing,
+            )
+            for layer in range(depth)
+        )
 
     def layers(self, stream: str) -> Any:
         """The stream's experts, one of each layer."""
@@ -159,33 +254,19 @@ class JointTransformer(nn.Module):
             s: F.silu(given.condition) if isinstance(given.condition, Tensor) else given.condition
             for s, given in streams.items()
         }
-        masks = {s: self._mask(s, given, table, context, window) for s, given in streams.items()}
-        sources = {s: self._sources(s, table, present) for s in streams}
-        for layer in range(self.depth):
-            modulation, queries = {}, {}
-            cached = {s: cache.layers[layer] for s, cache in context.items()}
-            own: dict[str, KeysValues] = {}
-            for s, given in streams.items():
-                expert = self.layers(s)[layer]
-                modulation[s] = expert.modulation(conditions[s])
-                if given.settled is not None:
-                    modulation[s] = by_token(modulation[s], given.settled)
-                queries[s], key, value = expert.qkv(h[s], modulation[s], given.rotary)
-                own[s] = (key, value)
-                if keep_cache:
-                    kept[s].layers.append((key, value))
-            if cache_only and layer == self.depth - 1:
-                break
-            joined: dict[Sources, KeysValues] = {}  # streams that see the same share one copy of it
-            for s in streams:
-                if sources[s] not in joined:
-                    joined[sources[s]] = _join(sources[s], cached, own)
-                keys, values = joined[sources[s]]
-                mask = masks[s]
-                if mask is not None:  # all before a causal stream's own keys are visible
-                    mask = F.pad(mask, (keys.shape[2] - mask.shape[1], 0), value=True)
-                attended = attend(queries[s], keys, values, mask=mask)
-                h[s] = self.layers(s)[layer].update(h[s], attended, modulation[s])
+        reading = Reading(
+            experts={s: self.shared.get(s, s) for s in streams},
+            sources={s: self._sources(s, table, present) for s in streams},
+            rotaries={s: given.rotary for s, given in streams.items()},
+            masks={s: self._mask(s, given, table, context, window) for s, given in streams.items()},
+            settled={s: given.settled for s, given in streams.items()},
+        )
+        for number, step in enumerate(self.steps):
+            cached = {s: cache.layers[number] for s, cache in context.items()}
+            last = cache_only and number == self.depth - 1
+            h, own = cast(JointLayer, step).run(h, conditions, cached, reading, last)
+            for s in kept:
+                kept[s].layers.append(own[s])
         return h, kept
 
     @staticmethod

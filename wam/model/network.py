@@ -69,6 +69,8 @@ class JointNetwork(FrameCoder):
             mlp_ratios={s: c.mlp_ratio for s, c in config.streams.items()},
             pretrained=pretrained.layers,
             shared=pretrained.shared,
+            attention=config.attention,
+            checkpointing=config.checkpointing == "blocks",
         )
         self.clock = ClockEmbedding(W)
         conditioned = (*config.streams, "occupancy") if config.occupancy.loss_weight else tuple(config.streams)

@@ -79,6 +79,9 @@ class TrainConfig:
 
     threads: of torch on a CPU, 0 leaves torch's choice. precision: `bf16` suits CPUs and GPUs alike; fp16 is refused on
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
+
+    batch_size: windows of a step's part, over all ranks. sharding: `fsdp2` spreads weights, gradients and optimizer state over
+    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself.
     """
 
     output: str = "runs/train"
@@ -94,6 +97,7 @@ class TrainConfig:
     accumulate: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     threads: int = 0
+    sharding: Literal["none", "fsdp2"] = "none"
     ema: float = 0.995
     log_every: int = 10
     save_every: int = 500

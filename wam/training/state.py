@@ -1,7 +1,8 @@
 """The state of a run beyond the model: optimizer, averaged weights and position, saved without pickle.
 
 checkpoints/step-00000500/            a model folder (averaged weights), ready for use
-checkpoints/step-00000500/training/   weights, averaged and optimizer .safetensors, state.json
+checkpoints/step-00000500/training/   weights, averaged and optimizer .safetensors, state.json; of a sharded run, folders
+                                      of those names and its number of ranks, with the pieces that each rank wrote
 checkpoints/last                      the name of the newest complete one
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from wam.contracts import expected
 from wam.files import sha256, write_bytes, write_json
+from wam.training.sharding import is_sharded, laid_out, read_shards, write_shards
 
 TENSORS = ("weights", "averaged", "optimizer")
 
@@ -65,18 +67,34 @@ def save_training(
     averaged: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
+    main: bool = True,
+    ranks: int = 1,
 ) -> None:
+    """Every rank has to call where tensors are sharded; else only the `main` one writes."""
     tensors, rest = flatten_optimizers(optimizers)
-    for name, content in (("weights", weights), ("averaged", averaged), ("optimizer", tensors)):
-        write_bytes(
-            folder / f"{name}.safetensors", save({k: v.detach().cpu().contiguous() for k, v in content.items()})
-        )
-    digests = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in TENSORS}
-    write_json(folder / "state.json", {**state, "optimizer": rest, "sha256": digests})
+    contents = dict(zip(TENSORS, (weights, averaged, tensors), strict=True))
+    if is_sharded(weights):
+        places = {name: f"{name}-{ranks}" for name in TENSORS}
+        for name, place in places.items():
+            write_shards(folder / place, contents[name])
+        torch.distributed.barrier()
+    else:
+        places = {name: f"{name}.safetensors" for name in TENSORS}
+        for name, place in places.items() if main else ():
+            pieces = {k: v.detach().cpu().contiguous() for k, v in contents[name].items()}
+            write_bytes(folder / place, save(pieces))
+    if main:
+        files = [file for place in places.values() for file in _files(folder / place)]
+        digests = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+        write_json(folder / "state.json", {**state, "optimizer": rest, "tensors": places, "sha256": digests})
 
 
-def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by file (weights, averaged, optimizer), and the state. Raises WamError if one is missing or damaged."""
+def load_training(
+    folder: Path, *, like: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by name (weights, averaged, optimizer), and the state. like: tensors by the same names whose layout over the
+    ranks theirs should take, whatever the number of ranks that wrote them. Raises WamError if one is missing or damaged."""
+    like = like or {}
     try:
         state = json.loads((folder / "state.json").read_text())
         for name, digest in state["sha256"].items():
@@ -84,11 +102,20 @@ def load_training(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
                 raise expected(
                     f"{folder / name} as it was written", got="another content", do="resume from an earlier checkpoint"
                 )
-        return {name: load((folder / f"{name}.safetensors").read_bytes()) for name in TENSORS}, state
+        found = {}
+        for name in TENSORS:
+            place = folder / state.get("tensors", {}).get(name, f"{name}.safetensors")
+            shape = like.get(name, {})
+            found[name] = read_shards(place, shape) if place.is_dir() else laid_out(load(place.read_bytes()), shape)
+        return found, state
     except (OSError, ValueError, KeyError) as error:
         raise expected(
             f"a resumable checkpoint at {folder}", got=f"{type(error).__name__}: {error}", do="use an earlier one"
         ) from error
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
-from torch import Tensor, nn
+from torch import nn
 
 from wam.contracts import Batch, WamError, expected
 from wam.data.loader import BatchLoader
@@ -32,6 +32,9 @@ from wam.training.config import TrainConfig
 from wam.training.ema import Ema
 from wam.training.memory import keep_freed_memory
 from wam.training.optimizer import make_optimizers
+from wam.training.ranks import agree, part_number, share_flags
+from wam.training.schedule import learning_rate
+from wam.training.sharding import optimizer_like, shard, wants_shards, whole
 from wam.training.stage import BetweenSteps, Stage, StageMaker, make_stage
 from wam.training.state import (
     last_checkpoint,
@@ -69,17 +72,11 @@ class _Losses(nn.Module):
         self.module = stage.module
         self._stage = [stage]  # in a list: the stage is no submodule
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | None, generator: torch.Generator | None) -> dict[str, Any]:
+        """The losses of a batch; without one, the stage's figures on held-out data."""
+        if batch is None or generator is None:
+            return self._stage[0].check()
         return self._stage[0].losses(batch, generator=generator)
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Warm-up, then cosine. `total` 0 means not known yet (still timing): warm-up only."""
-    o = config.optimizer
-    if step < o.warmup or total <= o.warmup:
-        return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup))
-    progress = min(1.0, (step - o.warmup) / max(1, total - o.warmup))
-    return o.learning_rate * (o.final_rate + (1 - o.final_rate) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def train(
@@ -111,17 +108,19 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # conditionals drop streams
             project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
         )
-        if config.optimizer.kind == "muon" and self.accelerator.distributed_type in (
-            DistributedType.FSDP,
-            DistributedType.DEEPSPEED,
-        ):
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not self.accelerator.is_fsdp2):
+            raise expected(
+                "data-parallel training or FSDP2", got=kind.value, do="launch with one of configs/accelerate/*.yaml"
+            )
+        self.sharded = wants_shards(config.sharding, self.accelerator)
+        if config.optimizer.kind == "muon" and self.sharded:
             raise expected(
                 "whole matrices on every process for Muon",
-                got=f"{self.accelerator.distributed_type.value}, which shards them",
+                got="FSDP2, which shards them",
                 do="set `optimizer.kind=adamw`, or train data-parallel",
             )
-        losses, *optimizers = self.accelerator.prepare(_Losses(stage), *make_optimizers(stage.module, config.optimizer))
-        self.losses, self.optimizers = losses, optimizers
+        self.losses, self.optimizers = self._spread(_Losses(stage))
         self.ema = Ema(stage.module, decay=config.ema)
         accelerator = self.accelerator
         self.sampler = ResumableSampler(
@@ -131,8 +130,19 @@ class Trainer:
             ranks=accelerator.num_processes,
         )
         self.step, self.total, self.seconds = 0, config.steps, 0.0
-        self._stop: int | None = None
+        self._stop, self._signal = 0, 0  # the signal that all ranks stop for; the one that this rank was sent
         self._recent: list[float] = []
+
+    def _spread(self, losses: _Losses) -> tuple[nn.Module, list[Any]]:
+        """The step's module and its optimizers on this run's device or devices."""
+        if not self.sharded:
+            prepared, *optimizers = self.accelerator.prepare(
+                losses, *make_optimizers(losses.module, self.config.optimizer)
+            )
+            return prepared, optimizers
+        shard(losses, self.accelerator, precision=self.config.precision)
+        optimizers = make_optimizers(losses.module, self.config.optimizer)
+        return losses, [self.accelerator.prepare_optimizer(o, device_placement=False) for o in optimizers]
 
     # the loop ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +164,7 @@ class Trainer:
         begun, latest, checks = time.perf_counter(), {}, {}
         timed: list[float] = []
         with self._signals(), Progress("train", self.total, start=started_from, quiet=not self._main) as progress:
-            while (not self.total or self.step < self.total) and self._stop is None:
+            while (not self.total or self.step < self.total) and not self._stop:
                 if isinstance(self.stage, BetweenSteps):
                     self.stage.before_step(self.step, self.total)
                 step_begun = time.perf_counter()
@@ -176,7 +186,7 @@ class Trainer:
         batches.close()  # type: ignore[attr-defined]
         if config.tracker != "none":
             self.accelerator.end_training()
-        if self._stop is not None:
+        if self._stop:
             raise InterruptedRunError(
                 f"stopped at step {self.step} of {self.total or '?'} by {signal.Signals(self._stop).name}; the run is "
                 f"saved in {checkpoint}; give the same command again to go on"
@@ -198,32 +208,34 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.total, config)
         self.stage.module.train()
-        means: dict[str, Tensor] = {}
+        means: dict[str, float] = {}
         for part in range(config.accumulate):
             batch = next(batches).to(self.accelerator.device, non_blocking=True)
             generator = torch.Generator().manual_seed(self._draw_seed(part))
             with self.accelerator.accumulate(self.losses):
-                losses = self.losses(batch, generator)
-                self._guard(losses["loss"].detach())
+                with self.accelerator.autocast():
+                    losses = self.losses(batch, generator)
+                found, self._stop = agree(losses, self._signal, self.accelerator)
+                self._guard(found["loss"])
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.losses.parameters(), config.optimizer.clip)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
-            for name, value in losses.items():
-                means[name] = means.get(name, 0) + value.detach() / config.accumulate
+            for name, value in found.items():
+                means[name] = means.get(name, 0.0) + value / config.accumulate
+        share_flags(self.stage.module, self.accelerator)
         self.ema.update(self.stage.module)
-        return {name: float(value) for name, value in means.items()}
+        return means
 
     def _draw_seed(self, part: int) -> int:
         c = self.config
-        path = (c.seed, self.step, part, self.accelerator.process_index)
+        path = (c.seed, self.step, part_number(part, self.accelerator), 0)
         return hash(path) & 0x7FFFFFFFFFFFFFFF  # hashes of integer tuples do not depend on the process
 
-    def _guard(self, loss: Tensor) -> None:
+    def _guard(self, value: float) -> None:
         """Stop on NaN or divergence, while the last checkpoint is still good."""
-        value = float(loss)
         recent = sorted(self._recent)
         if not math.isfinite(value):
             trouble = f"loss {value}"
@@ -264,7 +276,11 @@ class Trainer:
         own = {name: value.detach().clone() for name, value in self.stage.module.state_dict().items()}
         self.stage.module.load_state_dict(self.ema.tensors)
         self.stage.module.eval()
-        found = self.stage.check()
+        if self.sharded:  # through the module that gathers the weights, some of which it then leaves gathered
+            found = self.losses(None, None)
+            self.losses.reshard()  # type: ignore[operator]
+        else:
+            found = self.stage.check()
         self.stage.module.load_state_dict(own)
         self._record({f"check/{name}": value for name, value in found.items()})
         return found
@@ -298,20 +314,11 @@ class Trainer:
     def _save(self, begun: float) -> Path:
         folder = step_folder(self.run_folder, self.step)
         self.accelerator.wait_for_everyone()
-        if self._main:
-            seconds = self.seconds + time.perf_counter() - begun
-            provenance = {
-                "stage": self.config.stage,
-                "seed": self.config.seed,
-                "step": self.step,
-                "data": [part.root for part in self.config.data.parts],
-                "train_seconds": seconds,
-                "config": to_plain(self.config),
-            }
-            module = self.accelerator.unwrap_model(self.losses).module
+        seconds = self.seconds + time.perf_counter() - begun
+        if self.sharded or self._main:
             save_training(
                 folder / "training",
-                weights=module.state_dict(),
+                weights=self.stage.module.state_dict(),
                 averaged=self.ema.tensors,
                 optimizers=self._bare_optimizers(),
                 state={
@@ -320,27 +327,39 @@ class Trainer:
                     "seconds": seconds,
                     "ema_updates": self.ema.updates,
                     "recent": self._recent,
-                    "sampler": self._sampler_state(),
+                    "sampler": self.sampler.state_dict(),
                 },
+                main=self._main,
+                ranks=self.accelerator.num_processes,
             )
-            self.stage.save(folder, tensors=self.ema.tensors, provenance=provenance)
+        averaged = whole(self.ema.tensors, keep=self._main) if self.sharded else self.ema.tensors
+        if self._main:
+            provenance = {
+                "stage": self.config.stage,
+                "seed": self.config.seed,
+                "step": self.step,
+                "data": [part.root for part in self.config.data.parts],
+                "train_seconds": seconds,
+                "config": to_plain(self.config),
+            }
+            self.stage.save(folder, tensors=averaged, provenance=provenance)
             mark_last(self.run_folder, self.step, keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
-        if self.step == self.total or self._stop is not None:
+        if self.step == self.total or self._stop:
             self.seconds += time.perf_counter() - begun
         return folder
 
     def _bare_optimizers(self) -> list[torch.optim.Optimizer]:
         return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
 
-    def _sampler_state(self) -> dict[str, Any]:
-        return self.sampler.state_dict()
-
     def _resume(self) -> int:
         folder = last_checkpoint(self.run_folder)
         if folder is None:
             return 0
-        tensors, state = load_training(folder / "training")
+        own = {"weights": self.stage.module.state_dict(), "averaged": self.ema.tensors}
+        tensors, state = load_training(
+            folder / "training", like={**own, "optimizer": optimizer_like(self._bare_optimizers())}
+        )
         try:
             self.stage.module.load_state_dict(tensors["weights"])
         except RuntimeError as error:
@@ -363,7 +382,7 @@ class Trainer:
         """SIGINT and SIGTERM end the loop after the step in progress; a second SIGINT ends it at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._stop = number
+            self._signal = number
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

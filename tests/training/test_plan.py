@@ -18,7 +18,8 @@ from wam.data.writer import EpisodeWriter
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.wam import WorldActionModel
 from wam.training.config import DataConfig, DataPart, TrainConfig
-from wam.training.plan import Plan, count_flops, count_parameters, plan, saved_bytes
+from wam.training.count import count_flops, count_parameters, saved_bytes
+from wam.training.plan import Plan, plan
 
 
 def tiny(**changes: Any) -> TrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from wam.checkpoint import Checkpoint, code_revision
 from wam.contracts import ActionSpace, expected
+from wam.files import write_bytes
 from wam.model.backbones.bases import find_backbones, is_left_out
+from wam.model.card import write_card
 from wam.model.config import ModelConfig
 from wam.model.stems import TextStem
 from wam.model.wam import WorldActionModel
 from wam.settings import build, to_plain
+
+CARD = "README.md"
 
 
 def save_pretrained(
@@ -37,16 +42,26 @@ def save_pretrained(
         parts.setdefault("backbones", {})[s] = {k: v for k, v in base.items() if k != "architecture"}
         if not is_left_out(config, s, base):
             held[s] = to_plain(base["architecture"])
+    said = {"code": code_revision(), "random": False, "parts": parts, **(provenance or {})}
+    kept = model.state_dict() if tensors is None else tensors
+    card = write_card(
+        config,
+        parameters=sum(value.numel() for value in kept.values()),
+        provenance=said,
+        cameras=cameras,
+        action_space=model.action_space,
+    )
+    write_bytes(folder / CARD, card.encode())
     Checkpoint(
         config={
-            "model": to_plain(config),
+            "model": to_plain(replace(config, attention="auto", checkpointing="none")),  # of the machine, not the model
             **({"backbones": held} if held else {}),
             "action_space": model.action_space.to_dict() if model.action_space else None,
             "cameras": list(cameras),
         },
-        tensors=model.state_dict() if tensors is None else tensors,
+        tensors=kept,
         statistics=statistics or {},
-        provenance={"code": code_revision(), "random": False, "parts": parts, **(provenance or {})},
+        provenance=said,
     ).save(folder)
 
 

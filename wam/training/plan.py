@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from wam.contracts import Batch, expected
 from wam.data.store import EpisodeStore
 from wam.progress import duration
 from wam.training.config import TrainConfig
+from wam.training.count import backward, count_flops, count_parameters, saved_bytes
 from wam.training.data import fit_dimensions
 from wam.training.ema import Ema
 from wam.training.optimizer import make_optimizers
@@ -166,62 +165,6 @@ def read_data(config: TrainConfig) -> int | None:
     return int(frames * (1 - config.data.held_out))
 
 
-def count_parameters(module: nn.Module) -> dict[str, int]:
-    """Parameters by part, in the order of the model: stems, transformer and heads by stream, the rest by module."""
-    parts: dict[str, int] = {}
-    for name, parameter in module.named_parameters():
-        part = _part(name)
-        parts[part] = parts.get(part, 0) + parameter.numel()
-    return parts
-
-
-def _part(name: str) -> str:
-    path = name.removeprefix("network.").split(".")
-    if path[0] == "transformer":
-        return f"transformer, {path[2]}"
-    if path[0] in ("stems", "heads"):
-        inner = "text encoder" if path[1:3] == ["text", "encoder"] else f"{path[0][:-1]}, {path[1]}"
-        return inner
-    if path[0] == "videos":
-        return f"{'head' if path[2] == 'head' else 'stem'}, {path[1]}"
-    return path[0].replace("_", " ")
-
-
-def count_flops(losses: Losses, batch: Batch, precision: str) -> float:
-    """Floating-point operations of one window, forward and backward. Attention is written out while counting, since the
-    counter does not know every fused kernel."""
-    counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH):
-        _backward(losses, batch, precision, seed=0)
-    return counter.get_total_flops() / batch.size
-
-
-def saved_bytes(losses: Losses, batch: Batch, precision: str, *, but: nn.Module) -> int:
-    """Bytes that one forward pass keeps for its backward pass, each storage once, the module's own tensors apart."""
-    own = {t.untyped_storage().data_ptr() for t in (*but.parameters(), *but.buffers())}
-    kept: dict[int, Tensor] = {}  # held, so that no storage is freed and its address used again
-
-    def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in own:
-            kept[address] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _forward(losses, batch, precision, seed=0)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def _forward(losses: Losses, batch: Batch, precision: str, *, seed: int) -> Tensor:
-    kind = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(batch.images.device.type, kind, enabled=precision != "fp32"):
-        return losses(batch, torch.Generator().manual_seed(seed))["loss"]
-
-
-def _backward(losses: Losses, batch: Batch, precision: str, *, seed: int) -> None:
-    _forward(losses, batch, precision, seed=seed).backward()
-
-
 def _time_steps(
     config: TrainConfig, module: nn.Module, losses: Losses, batch: Batch, count: int
 ) -> tuple[list[float], int, dict[str, int]]:
@@ -236,7 +179,7 @@ def _time_steps(
         wait()
         begun = time.perf_counter()
         for part in range(config.accumulate):
-            _backward(losses, batch, config.precision, seed=step * config.accumulate + part)
+            backward(losses, batch, config.precision, seed=step * config.accumulate + part)
         torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)
         gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
         for optimizer in optimizers:

@@ -31,7 +31,7 @@ lint: setup
 
 bench: setup  # every claim of speed, to runs/bench/; goes on after one that misses its target and fails at the end
 	mkdir -p runs/bench
-	@missed=; for name in conditionals cache rollout step occupancy loader curate latency fuzz-guard server fuzz-server parity backbone explore; do \
+	@missed=; for name in conditionals cache rollout step occupancy loader curate latency fuzz-guard server fuzz-server parity backbone ranks plan explore; do \
 	  with=; test $$name = explore && test -d runs/occupancy && with="--run runs/occupancy --threads 2"; \
 	  $(BIN)/wam bench $$name $$with --json runs/bench/$$name.json || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "missed or broken:$$missed"; exit 1; }

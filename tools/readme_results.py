@@ -43,7 +43,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
-    **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("parity", "backbone", "latency")},
+    **{
+        name: (f"runs/bench/{name}.json", f"wam bench {name}")
+        for name in ("parity", "backbone", "latency", "ranks", "plan")
+    },
     "explore": ("runs/bench/explore.json", "wam bench explore --run runs/occupancy --threads 2"),
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
@@ -138,6 +141,9 @@ ROWS = (
             says="wrapped Wan, Cosmos and LTX, tiny: largest difference to the originals"),
     at_most(source="backbone", figure="step_ratio", says="training step of a wrapped Wan over diffusers' own", target=1.05,
             digits=3, unit="×"),
+    Row(source="ranks", figure="speedup", target=1.6, unit="×", says="two processes training over one, one thread each"),
+    at_most(source="plan", figure="median_error", target=0.30,
+            says="`wam plan` against published memory and throughput, median error over systems"),
     Row(source="latency", figure="student_speedup", target=50, digits=1, unit="×",
         says="a chunk of the student (random weights, ONNX) over its teacher's in ten steps"),
     at_most(source="latency", figure="p99_ms", target=10, unit=" ms",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from wam.contracts import WamError
+from wam.evaluation.bench.published import PUBLISHED, gpt, ltx_video
 from wam.evaluation.bench.registry import BENCHES, describe, run_bench
 from wam.evaluation.bench.step import PlainTransformer, stream_inputs
 from wam.evaluation.bench.timing import BenchResult, Target, Timings, time_in_turns
@@ -73,6 +74,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "repeats": 2,
         "device": CPU,
     },
+    "ranks": {"steps": 4, "warmup": 1, "repeats": 1, "batch_size": 4, "precision": "fp32"},
+    "plan": {"rows": [r for r in PUBLISHED if r.system in ("GPT-2, nanoGPT", "LTX-Video, finetrainers")]},
 }
 
 PROMISED = {
@@ -104,6 +107,8 @@ PROMISED = {
     "latency": {"student_speedup": Target(value=50.0), "p99_ms": Target(value=10.0, at_least=False)},
     "parity": {"max_abs_diff": Target(value=1e-5, at_least=False)},
     "backbone": {"step_ratio": Target(value=1.05, at_least=False)},
+    "ranks": {"speedup": Target(value=1.6)},
+    "plan": {"median_error": Target(value=0.30, at_least=False)},
 }
 NEEDS = {"server": "websockets", "fuzz-server": "websockets"}
 
@@ -214,3 +219,27 @@ def test_a_missed_target_is_said() -> None:
 def test_an_unknown_benchmark_names_those_there_are() -> None:
     with pytest.raises(WamError, match="conditionals, cache, rollout, step, occupancy, loader"):
         run_bench("speed")
+
+
+def test_a_rank_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wam.evaluation.bench.ranks.WORKER", "wam.no_such_module")
+    with pytest.raises(WamError, match="No module named"):
+        run_bench("ranks", repeats=1)
+
+
+def test_the_plan_is_held_against_published_figures() -> None:
+    result = run_bench("plan", **SMALL["plan"])
+    assert result.n == 2
+    assert result.figures["systems"] == 2
+    for one in result.detail["figures"]:
+        assert one["error"] == pytest.approx(one["planned"] / one["published"] - 1)
+        assert one["source"]
+    assert result.figures["median_error"] == pytest.approx(
+        sum(abs(one["error"]) for one in result.detail["figures"]) / 2
+    )
+
+
+def test_published_networks_have_the_published_size() -> None:
+    assert gpt(4096, 32, 32, tokens=2048, vocabulary=50368).parameters == pytest.approx(6658859008, rel=0.001)
+    assert ltx_video(9, 64, 64).parameters == 1923385472
+    assert len({row.system for row in PUBLISHED}) >= 4

@@ -49,7 +49,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "name",
         help="conditionals, cache, rollout, step, occupancy, loader, curate, latency, server, fuzz-server, fuzz-guard, "
-        "parity, backbone or explore",
+        "parity, backbone, ranks, plan or explore",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 leaves its choice")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wam.training.config import TrainConfig
     from wam.training.trainer import TrainResult
 
 
@@ -21,6 +22,10 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = verbs.add_parser("plan", help="parameters, memory, FLOPs, speed, time and cost of a training run")
     parser.add_argument("config", type=Path)
     parser.add_argument("--price", type=float, default=None, help="per hour of this machine, to print the cost")
+    parser.add_argument(
+        "--gpu", action="append", default=[], help="plan for this accelerator (again for more), e.g. h100"
+    )
+    parser.add_argument("--count", type=int, action="append", default=[], help="and so many of them (again for more)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.set_defaults(run=plan)
@@ -53,12 +58,27 @@ def plan(options: argparse.Namespace) -> None:
     from wam.evaluation.summary import write_summary
     from wam.settings import load_settings
     from wam.training.config import TrainConfig
+    from wam.training.on_paper import is_on_paper
     from wam.training.plan import plan as run
 
     config = load_settings(TrainConfig, options.config, options.overrides)
+    if options.gpu or options.count or is_on_paper(config):
+        plan_cluster(config, options)
+        return
     found = run(config, price_per_hour=options.price)
     print(found)
     if options.json:
         write_summary(
             options.json, found.figures, n=len(found.timed), seeds=[config.seed], extra={"plan": found.to_dict()}
         )
+
+
+def plan_cluster(config: TrainConfig, options: argparse.Namespace) -> None:
+    """For accelerators that are not here, and for models whose weights are not."""
+    from wam.evaluation.summary import write_summary
+    from wam.training.cluster_plan import COUNTS, cluster_plan
+
+    found = cluster_plan(config, options.config, devices=options.gpu, counts=options.count or COUNTS)
+    print(found)
+    if options.json:
+        write_summary(options.json, found.figures, n=1, seeds=[config.seed], extra={"plan": found.to_dict()})

@@ -189,7 +189,8 @@ class ModelConfig:
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     attention: the kernel, see `wam.model.attention`. checkpointing: `blocks` keeps nothing inside a layer for the backward
-    pass, which computes it again: less memory, about a third more arithmetic. Neither is part of a saved model.
+    pass, which computes it again: less memory, a third more arithmetic (half, of a frozen base). Neither is part of a
+    saved model.
     video_share: of each batch's windows, how many the passes with video run on, random play first, where a pass without
     video learns from all of them.
     """

@@ -16,6 +16,8 @@ from wam.evaluation.bench.fuzz_guard import bench_fuzz_guard
 from wam.evaluation.bench.latency import bench_latency
 from wam.evaluation.bench.loader import bench_loader
 from wam.evaluation.bench.occupancy import bench_occupancy
+from wam.evaluation.bench.plan import bench_plan
+from wam.evaluation.bench.ranks import bench_ranks
 from wam.evaluation.bench.sampling import bench_cache, bench_conditionals, bench_rollout
 from wam.evaluation.bench.step import bench_step
 from wam.evaluation.bench.timing import BenchResult
@@ -50,6 +52,8 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "latency": bench_latency,
     "parity": bench_parity,
     "backbone": bench_backbone,
+    "ranks": bench_ranks,
+    "plan": bench_plan,
 }
 
 

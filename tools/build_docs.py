@@ -23,6 +23,7 @@ PAGES = {
     "docs/architecture.md": "architecture.html",
     "docs/backbones.md": "backbones.html",
     "docs/explore.md": "explore.html",
+    "docs/scale.md": "scale.html",
     "CONTRIBUTING.md": "contributing.html",
     "CHANGELOG.md": "changelog.html",
 }

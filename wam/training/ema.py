@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Ema:
@@ -22,8 +23,8 @@ class Ema:
         averaged, newest = [], []
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                averaged.append(self.tensors[name])
-                newest.append(value.detach())
+                averaged.append(_own_piece(self.tensors[name]))
+                newest.append(_own_piece(value.detach()))
             else:
                 self.tensors[name].copy_(value)
         torch._foreach_lerp_(averaged, newest, weight)
@@ -32,3 +33,8 @@ class Ema:
         for name, value in tensors.items():
             self.tensors[name].copy_(value)
         self.updates = updates
+
+
+def _own_piece(value: Tensor) -> Tensor:
+    """Of a tensor that is spread over ranks, this rank's: every piece is averaged by itself."""
+    return value.to_local() if isinstance(value, DTensor) else value

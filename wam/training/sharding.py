@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
+    FSDPModule,
     MixedPrecisionPolicy,
     OffloadPolicy,
     fully_shard,
@@ -65,6 +66,13 @@ def shard(losses: nn.Module, accelerator: Accelerator, *, precision: str) -> Non
     fully_shard(losses, **shared)
 
 
+def spread_again(losses: nn.Module) -> None:
+    """Give back the weights that a forward pass without a backward pass left gathered."""
+    for module in losses.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def is_sharded(tensors: Mapping[str, Tensor]) -> bool:
     return any(isinstance(value, DTensor) for value in tensors.values())
 
@@ -73,7 +81,9 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tens
     """Each tensor in one piece, on the CPU. Every rank has to ask, and those that do not `keep` them get none."""
     found = {}
     for name, value in tensors.items():
-        piece = value.full_tensor() if isinstance(value, DTensor) else value
+        piece = value
+        if isinstance(value, DTensor):
+            piece = value.full_tensor() if value.numel() else value.to_local().new_empty(value.shape)
         if keep:
             found[name] = piece.detach().cpu()
     return found

@@ -34,7 +34,7 @@ from wam.training.memory import keep_freed_memory
 from wam.training.optimizer import make_optimizers
 from wam.training.ranks import agree, part_number, share_flags
 from wam.training.schedule import learning_rate
-from wam.training.sharding import optimizer_like, shard, wants_shards, whole
+from wam.training.sharding import optimizer_like, shard, spread_again, wants_shards, whole
 from wam.training.stage import BetweenSteps, Stage, StageMaker, make_stage
 from wam.training.state import (
     last_checkpoint,
@@ -278,7 +278,7 @@ class Trainer:
         self.stage.module.eval()
         if self.sharded:  # through the module that gathers the weights, some of which it then leaves gathered
             found = self.losses(None, None)
-            self.losses.reshard()  # type: ignore[operator]
+            spread_again(self.losses)
         else:
             found = self.stage.check()
         self.stage.module.load_state_dict(own)

@@ -22,7 +22,7 @@ from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.latents import FrameCoder, signed
 from wam.model.occupancy import Drawn, OccupancyHead
-from wam.model.parts import make_ends, make_head, make_stem, make_summary, positions_of, tokens_of
+from wam.model.parts import make_ends, make_head, make_stem, make_summary, positions_of, tokens_of, unknown_vectors
 from wam.model.prefix import PrefixStem, padded
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.stems import ClockEmbedding, TextStem
@@ -138,12 +138,8 @@ class JointNetwork(FrameCoder):
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
         times = time + self.config.history_stride * torch.arange(1 - frames, 1)
         inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
-        unseen = dict(hide or {})
-        if batch.state_mask is not None:
-            for s in self.config.vectors:
-                columns = self.config.streams[s].columns or slice(None)
-                unseen[s] = unseen.get(s, False) | ~batch.state_mask[:, columns].all(1)
-        inputs |= self._vectors(batch.state, summaries, size=size, hide=unseen, embodiment=batch.embodiment, time=time)
+        hide = unknown_vectors(self.config, batch.state_mask, hide or {})
+        inputs |= self._vectors(batch.state, summaries, size=size, hide=hide, embodiment=batch.embodiment, time=time)
         _, caches = self.transformer(inputs, self.table, cache_only=True)
         return Context(
             size=size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -102,3 +103,13 @@ def positions_of(
 
 def make_summary(config: ModelConfig, stream: str, *, tokens: int, width: int) -> VideoSummary:
     return VideoSummary(tokens, width=width, condition_width=config.condition_width)
+
+
+def unknown_vectors(config: ModelConfig, known: Tensor | None, hide: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows (B,) bool in which a vector stream is missing: those to hide, and those where a number of the state that it reads
+    is not known (B, S)."""
+    found = dict(hide)
+    for s in config.vectors if known is not None else ():
+        assert known is not None
+        found[s] = found.get(s, False) | ~known[:, config.streams[s].columns or slice(None)].all(1)
+    return found

@@ -180,8 +180,8 @@ class Student(nn.Module):
     # what is seen and done ---------------------------------------------------------------------------------------
 
     def see(self, images: Tensor, state: Tensor, told: Tensor, *, thought: Thought | None = None) -> Tensor:
-        """z (B, width). images uint8, state (B, S) in its own units, told (B, D). Raises WamError for a thought that the student
-        was not made for."""
+        """z (B, width). images uint8, state (B, S) in its own units, told (B, D). Raises WamError for a thought that the
+        student was not made for."""
         return self.trunk(self._joined(images, state, told, thought=thought))
 
     def going_on(self, joined: Tensor, chunk: Tensor, settled: Tensor) -> Tensor:
@@ -223,8 +223,8 @@ class Student(nn.Module):
         return self.trunk(self.taken_in(batch, hide=hide, thought=thought))
 
     def taken_in(self, batch: Batch, *, hide: Tensor | None = None, thought: Thought | None = None) -> Tensor:
-        """(B, width), before the trunk, of a batch; a state that it lacks is missing, and so is its thought. hide (B,) bool: whose
-        state is kept away.
+        """(B, width), before the trunk, of a batch; a state that it lacks is missing, and so is its thought. hide (B,) bool:
+        whose state is kept away.
 
         Raises WamError where shapes are not those of the config.
         """

@@ -134,7 +134,8 @@ class JointLayer(nn.Module):
             leaves, shape = tree_flatten((dict(h), dict(conditions), dict(cached)))
 
             def run(*leaves: Any) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
-                return self._run(*tree_unflatten(leaves, shape), reading, keys_only)
+                tokens, told, known = tree_unflatten(leaves, shape)
+                return self._run(tokens, told, known, reading, keys_only)
 
             return checkpoint(run, *leaves, use_reentrant=False)  # tensors one by one, so that it sees them all
         return self._run(h, conditions, cached, reading, keys_only)

@@ -24,7 +24,7 @@ def seeds(model: Explorer) -> Futures:
 
 
 def test_the_strip_holds_what_came_each_future_and_where_they_differ(seeds: Futures) -> None:
-    rows = [name for name, _, _ in display._rows(seeds)]
+    rows = [line.name for line in display._lines(seeds)]
     assert rows == ["what came", "seed 0", "difference", "seed 1", "difference", "where they differ"]
     strip = Image.open(io.BytesIO(seeds._repr_png_()))
     assert strip.height > 6 * display.SIDE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,52 +48,48 @@ def by_time(futures: Futures) -> np.ndarray:
     heads = [
         f"{start.cameras[v]} {time}" if len(blocks) == 1 and views > 1 else time for v in blocks[0] for time in times
     ]
+    motion = _motion(futures)
     for block in blocks:
-        for name, present, frames in _rows(futures):
-            ending = f" · {start.cameras[block[0]]}" if len(blocks) > 1 else ""
-            names.append(name + ending)
+        for line in _lines(futures):
+            names.append(line.name + (f" · {start.cameras[block[0]]}" if len(blocks) > 1 else ""))
             row: list[np.ndarray | None] = []
             for v in block:
-                first = None if present is None else present[v]
-                row += [first, *(frames[v, t] for t in shown)]
-            cells.append([None if cell is None else enlarge(cell, scale) for cell in row])
+                first = enlarge(start.present[v], scale) if line.begins else None
+                if first is not None and line.told is not None and motion is not None:
+                    first = arrow(first, project(motion[line.told], _camera(futures, v)))
+                row += [first, *(enlarge(line.frames[v, t], scale) for t in shown)]
+            cells.append(row)
     groups = range(len(times), len(cells[0]), len(times))
-    return labelled(_with_arrows(futures, cells, names, blocks, len(times)), rows=names, heads=heads, groups=groups)
+    return labelled(cells, rows=names, heads=heads, groups=groups)
 
 
-def _rows(futures: Futures) -> list[tuple[str, np.ndarray | None, np.ndarray]]:
-    """(name, present (V, H, W, 3) or None, frames (V, T, H, W, 3)) of the strip, from the top."""
-    truth, present, pictures = futures.truth, futures.start.present, futures.pictures
-    rows: list[tuple[str, np.ndarray | None, np.ndarray]] = []
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A row of the strip: frames (V, T, H, W, 3). begins: with the present; told: the future whose push is drawn on it."""
+
+    name: str
+    frames: np.ndarray
+    begins: bool = True
+    told: int | None = None
+
+
+def _lines(futures: Futures) -> list[_Line]:
+    """The rows of the strip, from the top."""
+    truth, pictures, alone = futures.truth, futures.pictures, len(futures) == 1
+    lines: list[_Line] = []
     if truth is not None and not truth.each:
-        rows.append(("what came", present, truth.frames[0]))
+        lines.append(_Line(name="what came", frames=truth.frames[0]))
     for r, name in enumerate(futures.names):
-        rows.append((name, present, pictures[r]))
+        lines.append(_Line(name="imagined" if alone else name, frames=pictures[r], told=r))
         if truth is not None and truth.each:
-            rows.append((f"{truth.source}, {name}" if len(futures) > 1 else truth.source, present, truth.frames[r]))
+            lines.append(_Line(name=truth.source if alone else f"{truth.source}, {name}", frames=truth.frames[r]))
         if truth is not None and len(futures) <= 2:
-            rows.append(("difference", None, heat(difference(truth.frames[r], pictures[r]))))
-    if len(futures) > 1:
-        rows.append(("where they differ", None, heat(np.sqrt(futures.variance), full=0.3)))
-    return rows
-
-
-def _with_arrows(futures: Futures, cells: Cells, names: list[str], blocks: list[list[int]], columns: int) -> Cells:
-    """The present of each future with the push that it is told, as that camera sees it."""
-    motion = _motion(futures)
-    if motion is None:
-        return cells
-    for row, name in enumerate(names):
-        own = name.split(" · ")[0] if len(blocks) > 1 else name
-        if own not in futures.names:
-            continue
-        block = blocks[row // (len(names) // len(blocks))]
-        for place, v in enumerate(block):
-            cell = cells[row][place * columns]
-            if cell is not None:
-                direction = project(motion[futures.names.index(own)], _camera(futures, v))
-                cells[row][place * columns] = arrow(cell, direction)
-    return cells
+            wrong = heat(difference(truth.frames[r], pictures[r]))
+            lines.append(_Line(name="difference", frames=wrong, begins=False))
+    if not alone:
+        spread = heat(np.sqrt(futures.variance), full=0.3)
+        lines.append(_Line(name="where they differ", frames=spread, begins=False))
+    return lines
 
 
 def by_action(futures: Futures) -> np.ndarray:
@@ -125,9 +122,9 @@ def grids(futures: Futures, *, most: int = 4, size: int = 150) -> np.ndarray:
     names: list[str] = []
     for r in range(min(most, len(futures))):
         if true is not None and truth is not None and (truth.each or r == 0):
-            names.append(f"cells, {truth.source}")
+            names.append(f"true cells, {truth.source}")
             cells.append([draw_voxels(true[r, t], size=size) for t in shown])
-        names.append(f"cells, {futures.names[r]}")
+        names.append("imagined cells" + (f", {futures.names[r]}" if len(futures) > 1 else ""))
         wrong = None if true is None else filled[r] & ~true[r]
         cells.append([draw_voxels(filled[r, t], wrong=None if wrong is None else wrong[t], size=size) for t in shown])
     heads = ["now", *(f"+{futures.seconds[t - 1]:.2f} s" for t in shown[1:])]
@@ -149,9 +146,10 @@ def html(futures: Futures) -> str:
         facts.append(f"mean difference to it: {each} (copying the present {copied.mean():.4f})")
     if len(futures) > 1:
         facts.append(f"the futures differ by {futures.spread:.4f} (standard deviation, mean over pixels)")
+    title = futures.title + (f" ({futures.names[0]})" if len(futures) == 1 and futures.actions is not None else "")
     strip, film = data_uri(futures._repr_png_(), "png"), data_uri(animation(futures), "webp")
     return (
-        f"<p><b>{escape(futures.title)}</b> · {escape(words + '; '.join(facts))}.</p>"
+        f"<p><b>{escape(title)}</b> · {escape(words + '; '.join(facts))}.</p>"
         f"<img src='{strip}' alt='{escape(futures.title)}'>"
         f"<details><summary>watch it</summary><img src='{film}' alt='animation'></details>"
     )

@@ -152,7 +152,7 @@ class Explorer:
         drawn = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         if not drawn or not told or chosen == {}:
             raise expected("at least one seed, sentence and action", got="none", do="leave out what is not to vary")
-        rows = [(name, sentence) for name in chosen or {"": None} for sentence in told]
+        rows = [(name, sentence) for name in list(chosen or [""]) for sentence in told]
         batch = _repeated(start.batch, len(rows)).replace(instruction=tuple(sentence for _, sentence in rows))
         given = None if chosen is None else torch.from_numpy(np.stack([chosen[name] for name, _ in rows]))
         shown = self._has_voxels(start, chunks) if voxels is None else voxels
@@ -175,7 +175,7 @@ class Explorer:
             steps=steps,
             actions=None if given is None else np.concatenate([given.numpy()] * len(drawn)),
             space=self.model.action_space,
-            voxels=np.concatenate(cells) if shown else None,
+            voxels=np.concatenate([c for c in cells if c is not None]) if shown else None,
             grid=self.model.config.occupancy.grid if shown else None,
         )
 

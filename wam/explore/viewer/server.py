@@ -153,7 +153,7 @@ class ViewerServer:
             parts = self.studio.answer(question, say)
             try:
                 while not newest.waiting:
-                    part: Part | None = await self._in_thread(lambda parts=parts: next(parts, None))  # type: ignore[misc]
+                    part: Part | None = await self._in_thread(lambda parts=parts: next(parts, None))
                     if part is None:
                         break
                     await self._send(socket, await asyncio.to_thread(json.dumps, part))

@@ -21,9 +21,19 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": "index.html",
     "docs/architecture.md": "architecture.html",
-    "docs/backbones.md": "backbones.html",
-    "docs/explore.md": "explore.html",
-    "docs/scale.md": "scale.html",
+    **{
+        f"docs/{name}.md": f"{name}.html"
+        for name in (
+            "curation",
+            "latent_actions",
+            "backbones",
+            "scale",
+            "distillation",
+            "control",
+            "lerobot",
+            "explore",
+        )
+    },
     "CONTRIBUTING.md": "contributing.html",
     "CHANGELOG.md": "changelog.html",
 }
@@ -43,7 +53,8 @@ def page(source: Path) -> str:
     text = source.read_text(encoding="utf-8")
     body = str(markdown2.markdown(text, extras=["tables", "fenced-code-blocks", "header-ids", "cuddled-lists"]))
     for path, name in PAGES.items():
-        body = body.replace(f'href="{path}"', f'href="{name}"')
+        beside = Path(path).name if source.parent.name == Path(path).parent.name else path
+        body = re.sub(rf'href="(?:{re.escape(path)}|{re.escape(beside)})', f'href="{name}', body)
     kept = "|".join(re.escape(name) for name in PAGES.values())
     body = re.sub(rf'<a href="(?!https?://|#|(?:{kept})")[^"]*">(.*?)</a>', r"\1", body, flags=re.DOTALL)
     body = body.replace('src="docs/images/', 'src="images/')

@@ -243,6 +243,8 @@ def hidden_and_few(toy: Path, output: Path, tokenizer: Path, *, take: int = 4, *
 class Colours:
     """In place of a tokenizer: how much the background's colour, which shows the square's place, changes."""
 
+    offsets = (4, 8)
+
     def label(self, batch: Batch) -> Batch:
         assert batch.future is not None
         assert batch.future_mask is not None
@@ -250,64 +252,85 @@ class Colours:
         return batch.replace(latent_action=seen[:, 1:] - seen[:, :1], latent_action_mask=batch.future_mask)
 
 
-def test_pseudo_labels_are_the_actions_that_latents_tell_and_leave_true_ones_alone(
-    tmp_path: Path, tokenizer: Path
-) -> None:
+def test_pseudo_labels_are_the_actions_and_states_that_video_tells(tmp_path: Path, tokenizer: Path) -> None:
     tinted = write_toy(tmp_path / "data", episodes=32, tinted=True)
     config = hidden_and_few(tinted, tmp_path / "run", tokenizer, take=8)
     mixture = make_mixture(config)[0]
-    pseudo = PseudoLabels(Colours(), mixture.datasets)  # type: ignore[arg-type]
+    pseudo = PseudoLabels.fit(Colours(), mixture.datasets)  # type: ignore[arg-type]
     assert (pseudo.action_r2 > 0.6).all(), pseudo
-    rows = [[source, row] for source in range(len(mixture.datasets)) for row in (0, 7, 19)]  # the last has no future
-    bare = Colours().label(mixture.batch(rows))  # type: ignore[arg-type]
-    filled = pseudo.fill(bare)
-    labelled = torch.tensor([dataset.action_dim is not None for dataset in mixture.datasets]).repeat_interleave(3)
-    assert bare.action is not None
-    assert filled.action is not None
-    assert filled.action_mask is not None
-    assert torch.equal(filled.action[labelled], bare.action[labelled])
-    assert torch.equal(filled.action_mask[labelled], bare.action_mask[labelled])  # type: ignore[index]
-    whole = bare.latent_action_mask.all(1)  # type: ignore[union-attr]
-    assert (~whole).any()
-    assert torch.equal(filled.action_mask[~labelled].all(1), whole[~labelled])
     assert (pseudo.state_r2 > TOLD).all(), pseudo  # the background's colour is the place
-    assert bare.state is not None
-    assert filled.state is not None
-    assert filled.state_mask is not None
-    assert filled.state_mask.all()
-    assert torch.equal(filled.state[labelled], bare.state[labelled])
+    before = mixture.batch([[0, 0], [0, 19]])  # type: ignore[arg-type]
+    for dataset in mixture.datasets:
+        if dataset.action_dim is None:
+            pseudo.label(dataset)
+    after = mixture.batch([[0, 0], [0, 19]])  # type: ignore[arg-type]
+    for name in ("action", "action_mask", "state"):
+        assert torch.equal(getattr(before, name), getattr(after, name)), "true labels stay"
     config.data.parts[1].hide_actions = False
-    truth = hidden_windows(make_mixture(config)[0], labelled=True)
-    told = pseudo.fill(Colours().label(hidden_windows(mixture)))
-    known = told.latent_action_mask.all(1) & truth.action_mask.all(1)  # type: ignore[union-attr]
-    wrong = (told.action - truth.action)[known].mean(1).square().sum()  # type: ignore[operator]
-    assert (told.state - truth.state).abs().mean() < 0.5  # type: ignore[operator]
-    assert wrong < 0.3 * truth.action[known].mean(1).square().sum()  # type: ignore[index]
+    true, told = video_windows(make_mixture(config)[0]), video_windows(mixture)
+    assert told.action_mask is not None
+    assert true.action_mask is not None
+    assert torch.equal(told.action_mask, true.action_mask), "to the end of every episode"
+    assert told.state_mask is not None
+    assert told.state_mask.all()
+    assert (told.state - true.state).abs().mean() < 0.5  # type: ignore[operator]
+    there = true.action_mask
+    wrong = (told.action - true.action)[there].square().mean()  # type: ignore[operator]
+    assert wrong < 0.5 * true.action[there].square().mean()  # type: ignore[index]
 
 
-def hidden_windows(mixture: Mixture, *, labelled: bool = False) -> Batch:
+def test_episodes_too_short_for_a_pair_of_frames_stay_without_actions(tmp_path: Path, tokenizer: Path) -> None:
+    few = write_toy(tmp_path / "few", episodes=12, tinted=True)
+    short = write_toy(tmp_path / "short", episodes=4, length=8, tinted=True)
+    config = hidden_and_few(few, tmp_path / "run", tokenizer)
+    config.data.parts[1] = DataPart(root=str(short), name="video", hide_actions=True)
+    mixture = make_mixture(config)[0]
+    pseudo = PseudoLabels.fit(Colours(), mixture.datasets)  # type: ignore[arg-type]
     place = next(i for i, name in enumerate(mixture.names) if name.startswith("video"))
-    assert (mixture.datasets[place].action_dim is not None) == labelled
+    pseudo.label(mixture.datasets[place])
+    found = video_windows(mixture)
+    assert found.action_mask is not None
+    assert not found.action_mask.any()
+    with pytest.raises(WamError, match="for a dataset without"):
+        pseudo.label(mixture.datasets[place])
+
+
+def video_windows(mixture: Mixture) -> Batch:
+    place = next(i for i, name in enumerate(mixture.names) if name.startswith("video"))
     return mixture.batch([[place, row] for row in range(len(mixture.datasets[place]))])  # type: ignore[arg-type]
 
 
-def test_video_with_pseudo_labels_trains_the_policy_and_its_state_is_missing(
-    toy: Path, tmp_path: Path, tokenizer: Path
-) -> None:
+def test_video_with_pseudo_labels_trains_the_policy(tmp_path: Path, tokenizer: Path) -> None:
     config = hidden_and_few(write_toy(tmp_path / "data", episodes=12), tmp_path / "run", tokenizer, steps=2)
     with pytest.warns(UserWarning, match="tell little"):  # the tokenizer is not trained
         stage = make_stage(config)
     assert isinstance(stage, JointStage)
-    batch = hidden_windows(stage.mixture)[[0, 1, 2, 3]]
-    assert batch.state_mask is not None
-    assert not batch.state_mask.any()
-    losses = stage.losses(batch, generator=torch.Generator().manual_seed(0))
+    losses = stage.losses(video_windows(stage.mixture)[[0, 1, 2, 3]], generator=torch.Generator().manual_seed(0))
     assert losses["action_alone"].item() > 0
-    moved = batch.replace(state=batch.state + 1)  # type: ignore[operator]
-    again = stage.losses(moved, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(losses["loss"], again["loss"])
     with pytest.warns(UserWarning, match="tell little"):
         assert train(config).steps == 2
+
+
+def test_a_state_that_is_not_known_is_not_read(tmp_path: Path, tokenizer: Path) -> None:
+    toy = write_toy(tmp_path / "data", episodes=12)
+    config = hidden_and_few(toy, tmp_path / "run", tokenizer)
+    config.pseudo_labels = False
+    stage = make_stage(config)
+    batch = video_windows(stage.mixture)[[0, 1, 2, 3]]
+    assert batch.state is not None
+    assert batch.state_mask is not None
+    assert not batch.state_mask.any()
+    one, other = (
+        stage.losses(b, generator=torch.Generator().manual_seed(0))["loss"]
+        for b in (batch, batch.replace(state=batch.state + 1))
+    )
+    assert torch.equal(one, other)
+    known = batch.replace(state_mask=torch.ones_like(batch.state_mask))
+    one, other = (
+        stage.losses(b, generator=torch.Generator().manual_seed(0))["loss"]
+        for b in (known, known.replace(state=batch.state + 1))
+    )
+    assert not torch.equal(one, other)
 
 
 def test_pseudo_labels_want_a_tokenizer_and_labelled_episodes(toy: Path, tmp_path: Path, tokenizer: Path) -> None:

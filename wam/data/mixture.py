@@ -94,9 +94,9 @@ class Mixture:
 
     def _placed(self, batch: Batch, draws: np.ndarray) -> Batch:
         source, window = torch.from_numpy(draws.copy()).unbind(1)
-        has_state = torch.tensor([dataset.state_dim is not None for dataset in self.datasets])
         mask = None
-        if has_state.any() and not has_state.all():
-            assert batch.state is not None
-            mask = has_state[source][:, None].expand_as(batch.state).clone()
+        known = [dataset.known_states if dataset.state_dim else False for dataset in self.datasets]
+        if batch.state is not None and any(one is not None for one in known):
+            each = [torch.as_tensor(True if one is None else one).expand(batch.state.shape[1]) for one in known]
+            mask = torch.stack(each)[source]
         return batch.replace(source=source, window=window, state_mask=mask)

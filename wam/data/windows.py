@@ -73,7 +73,8 @@ class WindowDataset:
     cache: "memory" decodes each episode once into a uint8 array, so that a batch is one gather; "none" reads every
     window's frames from video. instruction_override: one sentence for all, sentence -> sentence, or a function of the
     episode. embodiment: index of the robot, if a mixture holds several. progress: called with (done, total) episodes.
-    A camera of the spec that the dataset lacks gives black frames and view_mask False. sentences: of every window.
+    A camera of the spec that the dataset lacks gives black frames and view_mask False. sentences: of every window. known_states
+    (S,): which numbers of the state mean something, None: all; a mixture gives them as `state_mask`.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class WindowDataset:
         self._last = self._first + np.repeat(lengths, lengths) - 1
         self._state = self._column(spec.state)
         self._action = self._column(spec.action) if spec.chunk else None
+        self._told: np.ndarray | None = None
+        self.known_states: np.ndarray | None = None
         self._occupancy = VoxelLabels(store.root, self.episodes) if spec.occupancy else None
         self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
@@ -120,6 +123,40 @@ class WindowDataset:
     @property
     def state_dim(self) -> int | None:
         return None if self._state is None else self._state.shape[-1]
+
+    @property
+    def owner(self) -> np.ndarray:
+        """(N,) of every window: the place of its episode among `episodes`."""
+        return self._owner
+
+    @property
+    def left(self) -> np.ndarray:
+        """(N,) of every window: frames to come before its episode ends."""
+        return self._last - np.arange(len(self))
+
+    def states(self) -> np.ndarray:
+        """(N, S) of every window."""
+        if self._state is None:
+            raise expected("a dataset with states", got=f"none in {self.store.root}", do="use another")
+        return self._state
+
+    def actions_ahead(self, count: int) -> np.ndarray:
+        """(N, count, A) of every window: the actions from it on; past an episode's end its last."""
+        if self._action is None:
+            raise expected("a dataset with actions", got=f"none in {self.store.root}", do="use another")
+        return self._action[np.minimum(np.arange(len(self))[:, None] + np.arange(count), self._last[:, None])]
+
+    def give_actions(self, actions: np.ndarray, *, known: np.ndarray) -> None:
+        """Of a dataset that has none: (N, A), one for each window's frame; known (N,) bool, elsewhere the mask is False."""
+        if self._action is not None or len(actions) != len(self):
+            raise expected(f"{len(self)} actions for a dataset without", got=len(actions), do="use one that has none")
+        self._action, self._told = actions.astype(np.float32), known
+
+    def give_states(self, states: np.ndarray, *, known: np.ndarray) -> None:
+        """Of a dataset that has none: (N, S); known (S,) bool, which numbers of them mean something."""
+        if self._state is not None or len(states) != len(self):
+            raise expected(f"{len(self)} states for a dataset without", got=len(states), do="use one that has none")
+        self._state, self.known_states = states.astype(np.float32), known
 
     @property
     def has_every_view(self) -> bool:
@@ -166,6 +203,8 @@ class WindowDataset:
         if self._action is not None:
             steps = rows[:, None] + np.arange(self.spec.chunk)
             found |= {"action": self._action[np.minimum(steps, last)], "action_mask": steps <= last}
+            if self._told is not None:
+                found["action_mask"] &= self._told[np.minimum(steps, last)]
         if self._occupancy is not None:
             at = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
             found["occupancy"] = self._occupancy.grids(at)

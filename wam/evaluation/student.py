@@ -169,4 +169,4 @@ def seen_by(checkpoint: Path) -> Callable[..., Environment]:
     """`make_environment` with the cameras and the size of pictures that the checkpoint's model looks at."""
     held = Checkpoint.load(checkpoint).config
     own = next(held[kind] for kind in ("student", "cloning", "model") if kind in held)
-    return partial(make_environment, cameras=held["cameras"] or None, image_size=own.get("image_size", 64))
+    return partial(make_environment, cameras=held["cameras"] or None, image_size=own.get("image_size") or 64)

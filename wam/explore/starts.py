@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def from_window(windows: WindowDataset, row: int, simulators: Simulators) -> Sta
         windows=windows,
         row=row,
         state=state,
-        environment=(lambda: simulators.of_dataset(store, name)) if name else None,
+        environment=partial(simulators.of_dataset, store, name) if name else None,
     )
 
 

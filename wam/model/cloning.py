@@ -26,13 +26,13 @@ from wam.tokenizers.text import TextConfig, make_text_encoder
 @dataclass(kw_only=True)
 class CloningConfig:
     """width of the trunk; channels of the first convolution, doubled three times; columns of the state that are read, all
-    where none is named; image_size of the pictures it is trained on, which it can do without knowing."""
+    where none is named; image_size of the pictures it is trained on, 0: not known."""
 
     width: int = 256
     channels: int = 24
     views: int = 2
     history: int = 1
-    image_size: int = 64
+    image_size: int = 0
     chunk: int = 8
     action_dim: int = 4
     state_dim: int = 4

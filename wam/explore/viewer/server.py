@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -27,6 +28,7 @@ from wam.control.server.running import in_thread
 from wam.explore.viewer.questions import Question, QuestionError, read_question
 from wam.explore.viewer.studio import Part, Studio
 
+T = TypeVar("T")
 LOG = logging.getLogger("wam.explore")
 QUIET = logging.getLogger("wam.explore.websocket")
 QUIET.setLevel(logging.CRITICAL)  # a page's malformed handshake is no error of the server's
@@ -153,7 +155,7 @@ class ViewerServer:
             parts = self.studio.answer(question, say)
             try:
                 while not newest.waiting:
-                    part: Part | None = await self._in_thread(lambda parts=parts: next(parts, None))
+                    part = await self._in_thread(partial(_next, parts))
                     if part is None:
                         break
                     await self._send(socket, await asyncio.to_thread(json.dumps, part))
@@ -175,8 +177,12 @@ class ViewerServer:
         with contextlib.suppress(ConnectionClosed, TimeoutError):
             await self._send(socket, told)
 
-    async def _in_thread(self, call: Any) -> Any:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _next(parts: Iterator[Part]) -> Part | None:
+    return next(parts, None)
 
 
 class _Newest:

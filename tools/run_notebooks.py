@@ -44,6 +44,8 @@ def run_notebook(source: Path, *, folder: Path, parameters: Mapping[str, str], t
     for number, cell in enumerate(notebook.cells):  # nothing that changes from run to run by itself
         cell.id = f"cell-{number}"
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:  # warnings name paths of the machine
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
     return notebook
 
 

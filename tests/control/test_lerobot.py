@@ -88,7 +88,7 @@ def test_what_no_such_folder_can_hold_says_so(tmp_path: Path) -> None:
     make_student().save_pretrained(tmp_path / "blind", cameras=())
     with pytest.raises(WamError, match="name its 2 cameras"):
         export_lerobot(tmp_path / "blind", tmp_path / "out")
-    wrapped = {"parts": {"backbones": {"future": {"name": "wan"}}}}
+    wrapped = {"parts": {"backbones": {"future": {"name": "wan", "source": "somewhere", "random": False}}}}
     save_pretrained(make_model(), tmp_path / "wrapped", cameras=CAMERAS, provenance=wrapped)
     with pytest.raises(WamError, match=r"pretrained backbone in future.*distill"):
         export_lerobot(tmp_path / "wrapped", tmp_path / "out")

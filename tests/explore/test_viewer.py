@@ -295,6 +295,7 @@ class TestInABrowser:
             assert page.evaluate("document.querySelectorAll('#answers .cells canvas').length") == 3
             page.evaluate("wish.kind = 'recorded'; ask()")  # whose true cells are known
             page.until("document.querySelectorAll('#answers .cells canvas').length == 6")
+            page.until("document.querySelector('.state').textContent.startsWith('answered')")  # nothing moves any more
             drawn = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((value) => value > 0)"
             assert page.evaluate(f"(() => {{ const c = document.querySelector('.cells canvas'); return {drawn}; }})()")
             assert page.evaluate("document.querySelectorAll('#answers .strip .blank').length") == 0

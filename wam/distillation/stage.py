@@ -48,7 +48,8 @@ def distill(config: DistillConfig, *, resume: bool = True) -> TrainResult:
 
     def make(_: TrainConfig) -> DistillStage:
         stage = DistillStage(config)
-        save_settings(asked, Path(asked.train.output) / CONFIG)
+        if _processes().is_main_process:
+            save_settings(asked, Path(asked.train.output) / CONFIG)
         return stage
 
     return train(config.train, resume=resume, make=make)
@@ -290,4 +291,8 @@ def seen_by(model: ModelConfig, *, chunk: int) -> ModelConfig:
 
 def _one_after_the_other() -> Any:
     """The main process first, so that the others read what it wrote."""
-    return PartialState(cpu=not torch.cuda.is_available()).main_process_first()
+    return _processes().main_process_first()
+
+
+def _processes() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available())

@@ -22,7 +22,7 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
     if config.kind not in ("adamw", "muon"):
         raise expected("optimizer.kind adamw or muon", got=repr(config.kind), do="name one of the two")
     chosen = {id(p) for p in layer_weights(module)} if config.kind == "muon" else set()
-    trained = [p for p in module.parameters() if p.requires_grad]
+    trained = [p for p in module.parameters() if p.requires_grad and p.numel()]  # empty ones, such as of no registers
     rest = [p for p in trained if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:

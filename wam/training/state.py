@@ -57,6 +57,13 @@ def restore_optimizers(
         )
     for number, optimizer in enumerate(optimizers):
         groups = optimizer.state_dict()["param_groups"]
+        count = sum(len(group["params"]) for group in groups)
+        if max(found[number], default=-1) >= count:
+            raise expected(
+                f"the state of an optimizer of {count} parameters",
+                got=f"that of {max(found[number]) + 1}",
+                do="restore the config and the version of wam that the run was started with, or name another output",
+            )
         optimizer.load_state_dict({"state": found[number], "param_groups": groups})
 
 

@@ -377,7 +377,7 @@ def test_a_student_is_no_teacher(toy: Path, teacher: Path, tmp_path: Path) -> No
 def test_of_two_ranks_the_first_asks_and_drives_and_the_other_reads(toy: Path, teacher: Path, tmp_path: Path) -> None:
     launch("tests.distillation.two_ranks", toy, teacher, tmp_path)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
-    assert (first["asked"], first["environments"]) == (1, 2)
+    assert (first["asked"], first["environments"]) == (2, 2)  # demonstrations and play
     assert (second["asked"], second["environments"]) == (0, 0)
     assert first["losses"] == second["losses"]
     assert set(first["losses"]) == {"loss", *ALL}

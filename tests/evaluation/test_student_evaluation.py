@@ -14,8 +14,9 @@ from wam.contracts import WamError
 from wam.evaluation import student as module
 from wam.evaluation.closed_loop import ClosedLoopResult
 from wam.evaluation.episode_log import Episode
-from wam.evaluation.student import Side, StudentEvaluateConfig, evaluate, figures, teacher_of
+from wam.evaluation.student import Side, StudentEvaluateConfig, evaluate, figures, seen_by, teacher_of
 from wam.files import sha256
+from wam.model.cloning import CloningConfig, CloningPolicy
 
 
 def side(name: str, *seeds: list[int]) -> Side:
@@ -126,6 +127,18 @@ def test_all_sides_drive_from_the_same_starts_and_episodes_are_kept(
 
 
 def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
-    for config in (StudentEvaluateConfig(), StudentEvaluateConfig(environments=["t"], controls={"teacher": ["x"]})):
-        with pytest.raises(WamError, match="at least one environment"):
+    for config, words in (
+        (StudentEvaluateConfig(), "at least one environment"),
+        (StudentEvaluateConfig(environments=["t"], controls={"teacher": ["x"]}), "controls of other names"),
+    ):
+        with pytest.raises(WamError, match=words):
             evaluate(tmp_path, config)
+
+
+def test_a_cloning_policy_is_driven_at_the_size_that_its_run_says_and_at_no_other(tmp_path: Path) -> None:
+    policy = CloningPolicy(CloningConfig(channels=8, width=16))
+    for name, told in (("said", {"config": {"model": {"image_size": 32}}}), ("unsaid", {})):
+        policy.save_pretrained(tmp_path / name, tensors=policy.state_dict(), cameras=("front",), provenance=told)
+    assert seen_by(tmp_path / "said").keywords["image_size"] == 32  # type: ignore[attr-defined]
+    with pytest.raises(WamError, match="pictures' size"):
+        seen_by(tmp_path / "unsaid")

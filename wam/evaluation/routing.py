@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from wam.contracts import Observation, expected
@@ -206,8 +207,5 @@ def frames(datasets: Sequence[WindowDataset], every: int) -> Iterator[tuple[list
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's, equal values sharing their mean rank; 0 where one of them is constant."""
-    ranks = [np.array([(x < y).sum() + ((x == y).sum() - 1) / 2 for y in x], float) for x in (a, b)]
-    spread = [rank - rank.mean() for rank in ranks]
-    norm = np.linalg.norm(spread[0]) * np.linalg.norm(spread[1])
-    return float(spread[0] @ spread[1] / norm) if norm else 0.0
+    """Spearman's; 0 where one of them is constant."""
+    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else 0.0

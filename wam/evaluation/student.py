@@ -18,10 +18,11 @@ from wam.contracts import expected
 from wam.control.wam_policy import load_policy
 from wam.control.wam_policy import teacher_of as named_teacher
 from wam.evaluation.closed_loop import ClosedLoopResult, evaluate_policy
-from wam.evaluation.evaluate import FIRST_START, sentences_for
+from wam.evaluation.evaluate import sentences_for
 from wam.evaluation.figures import Measured
 from wam.evaluation.intervals import bootstrap
 from wam.evaluation.rollout import LoopSettings
+from wam.evaluation.together import TogetherConfig
 from wam.files import sha256
 from wam.progress import Progress
 from wam.simulation.environment import Environment, make_environment
@@ -29,27 +30,23 @@ from wam.training.state import newest_checkpoint
 
 
 @dataclass(kw_only=True)
-class StudentEvaluateConfig:
-    """seeds: further runs of the student, of other training seeds. teacher: a run; empty: that which the student's provenance
-    names. controls: name -> runs, such as {cloned: [runs/distill/cloned-0]}. starts, execute, max_steps, held_out_sentences,
-    processes: as in `wam eval`. teacher_steps, student_steps: of sampling (of a student with a flow head). output: empty:
-    evaluation/student of the run."""
+class StudentEvaluateConfig(TogetherConfig):
+    """seeds: further runs of the student, of other training seeds. controls: name -> runs, such as
+    {cloned: [runs/distill/cloned-0]}. processes: as in `wam eval`. output: empty: evaluation/student of the run."""
 
-    environments: list[str] = field(default_factory=list)
-    seeds: list[str] = field(default_factory=list)
-    teacher: str = ""
-    controls: dict[str, list[str]] = field(default_factory=dict)
     starts: int = 50
-    first_start: int = FIRST_START
-    held_out_sentences: bool = True
-    execute: int = 6
-    max_steps: int = 200
-    teacher_steps: int = 1
-    student_steps: int = 1
+    seeds: list[str] = field(default_factory=list)
+    controls: dict[str, list[str]] = field(default_factory=dict)
     processes: int = 1
-    threads: int = 1
-    seed: int = 0
-    output: str = ""
+
+    def validate(self) -> None:
+        super().validate()
+        if {"teacher", "student"} & set(self.controls):
+            raise expected(
+                "controls of other names than teacher and student",
+                got=sorted(self.controls),
+                do="use configs/eval/student.yaml",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +68,7 @@ class Side:
 def evaluate(run: Path, config: StudentEvaluateConfig, *, say: Callable[[str], None] = print) -> Measured:
     """Measure the newest checkpoints; episodes already on record are not run again. Raises WamError where the run had no
     teacher and none is named."""
-    if not config.environments or {"teacher", "student"} & set(config.controls):
-        raise expected(
-            "at least one environment, and controls of other names than teacher and student",
-            got=f"{config.environments} and {sorted(config.controls)}",
-            do="use configs/eval/student.yaml",
-        )
+    config.validate()
     folder = Path(config.output) if config.output else run / "evaluation" / "student"
     teacher = _drive("teacher", [teacher_of(run, config)], config.teacher_steps, config, folder, say)
     student = _drive("student", [run, *map(Path, config.seeds)], config.student_steps, config, folder, say)
@@ -167,6 +159,11 @@ def _drive(
 
 def seen_by(checkpoint: Path) -> Callable[..., Environment]:
     """`make_environment` with the cameras and the size of pictures that the checkpoint's model looks at."""
-    held = Checkpoint.load(checkpoint).config
+    opened = Checkpoint.load(checkpoint)
+    held = opened.config
     own = next(held[kind] for kind in ("student", "cloning", "model") if kind in held)
-    return partial(make_environment, cameras=held["cameras"] or None, image_size=own.get("image_size") or 64)
+    trained = opened.provenance.get("config", {}).get("model", {})
+    size = own.get("image_size") or trained.get("image_size")
+    if not size:
+        raise expected(f"a checkpoint that says its pictures' size in {checkpoint}", got="none", do="train it anew")
+    return partial(make_environment, cameras=held["cameras"] or None, image_size=size)

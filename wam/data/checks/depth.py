@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wam.contracts import WamError
-from wam.data.checks.finding import Finding, finding, in_episodes
+from wam.data.checks.finding import Finding, Severity, finding, in_episodes
 from wam.data.store import EpisodeStore
 
 FRAMES = 8
@@ -42,8 +42,8 @@ def check_depth(store: EpisodeStore, camera: str, sample: Sequence[int]) -> list
             f"{feature} measures {100 * least:.0f}% of its pixels, or little more, in {in_episodes(list(bare))}; "
             "check the sensor's range, or leave its depth out"
         )
-        severity = "error" if least == 0 else "warning"
-        found.append(finding(severity, "depth_unmeasured", feature, sentence, evidence=least, episodes=bare))  # type: ignore[arg-type]
+        severity: Severity = "error" if least == 0 else "warning"
+        found.append(finding(severity, "depth_unmeasured", feature, sentence, evidence=least, episodes=bare))
     flat = [e for e, m in measured.items() if share[e] >= 0.5 and np.quantile(m, 0.95) - np.quantile(m, 0.05) < 1e-3]
     if flat:
         at = float(np.median(measured[flat[0]]))

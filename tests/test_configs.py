@@ -65,7 +65,19 @@ class TestTheDemoInParts:
         assert [part.play_share for part in alone.data.parts] == [demo.play_share]
         # the demo sets these for its own run
         alone.output, alone.data.parts, alone.minutes = demo.train.output, demo.train.data.parts, demo.train.minutes
+        demo.train.model.occupancy = alone.model.occupancy  # for which `wam data label` comes first
         assert to_plain(alone) == to_plain(demo.train)
+
+    def test_student(self) -> None:
+        demo = load_settings(DemoConfig, CONFIGS / "quickstart.yaml")
+        alone = load_settings(DistillConfig, CONFIGS / "distill" / "demo.yaml")
+        assert [part.play_share for part in alone.train.data.parts] == [demo.play_share]
+        alone.teacher = demo.distill.teacher
+        alone.train.output, alone.train.minutes = demo.distill.train.output, demo.distill.train.minutes
+        alone.train.data.parts = demo.distill.train.data.parts
+        assert to_plain(alone) == to_plain(demo.distill)
+        together = load_settings(StudentEvaluateConfig, CONFIGS / "eval" / "student.yaml")
+        assert together.environments == demo.student.environments == demo.evaluate.environments
 
 
 KINDS = {

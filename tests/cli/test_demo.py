@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from wam.cli.demo import LEAST, REST, DemoConfig, run_demo, training_minutes
+from wam.distillation.config import DistillConfig
 from wam.evaluation.evaluate import EvaluateConfig
+from wam.evaluation.student import StudentEvaluateConfig
 from wam.model.config import ModelConfig
+from wam.model.student import StudentConfig
 from wam.simulation.config import CollectConfig
 from wam.training.config import TrainConfig
 
@@ -35,13 +38,33 @@ def test_the_whole_chain_runs_small_and_its_report_has_every_part(tmp_path: Path
     train = TrainConfig(steps=2, batch_size=8, threads=1, check_every=0, tracker="none", model=model)
     train.data.held_out = 0.5
     evaluate = EvaluateConfig(environments=pair, pairs=[pair], starts=1, max_steps=6, windows=8, gate_steps=[1])
-    config = DemoConfig(collect=collect, train=train, evaluate=evaluate, latent_action="")
+    distill, student = DistillConfig(), StudentEvaluateConfig(environments=pair, starts=1, served=1, max_steps=6)
+    distill.student = StudentConfig(size=0.5, chunk=8)
+    distill.train = TrainConfig(steps=2, batch_size=8, threads=1, check_every=0, tracker="none")
+    distill.train.data.held_out = 0.5
+    config = DemoConfig(
+        collect=collect,
+        train=train,
+        evaluate=evaluate,
+        latent_action="",
+        distill=distill,
+        student=student,
+        student_minutes=0.1,
+    )
     assert run_demo(config, tmp_path) == 1  # two steps teach nothing, and the gates say so
     figures = json.loads((tmp_path / "summary.json").read_text())["figures"]
     assert {"wall_minutes", "success_mean", "success_worst", "action_sensitivity", "wrong_text_success"} <= set(figures)
     voxels = json.loads((tmp_path / "evaluation" / "occupancy" / "summary.json").read_text())["figures"]
     assert {"iou_present", "future_gain"} <= set(voxels)
+    taught = json.loads((tmp_path / "evaluation" / "student" / "summary.json").read_text())["figures"]
+    assert {"retained", "success_served", "chunk_ms_served", "chunk_ms_teacher_direct"} <= set(taught)
     page = (tmp_path / "report.html").read_text()
-    for part in ("Is it a world model?", "What if?", "What is where, in three dimensions", "Where it fails"):
+    for part in (
+        "Is it a world model?",
+        "What if?",
+        "What is where, in three dimensions",
+        "Where it fails",
+        "A student for",
+    ):
         assert part in page
     assert "failed" in page

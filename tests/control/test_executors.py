@@ -69,31 +69,37 @@ def test_the_synchronous_robot_stands_still_while_it_waits() -> None:
 
 def test_the_naive_robot_goes_on_and_over_to_the_present_tick_of_the_new_plan() -> None:
     steps, looks, _ = run("naive", delay=3, ticks=14)
-    assert looks == [0, 4, 8, 12]
-    assert meant_for(steps) == [None] * 3 + list(range(3, 14))
-    assert seen_at(steps) == [None] * 3 + [0] * 4 + [4] * 4 + [8] * 3
+    assert looks == [0, 7, 11]
+    assert meant_for(steps) == [None] * 3 + list(range(7)) + list(range(10, 14))
+    assert seen_at(steps) == [None] * 3 + [0] * 7 + [7] * 4
+
+
+def test_the_first_plan_is_carried_out_from_its_first_action_since_the_robot_stood_still() -> None:
+    for name in ("naive", "rtc-guided", "ensemble"):
+        steps, _, _ = run(name, delay=5, ticks=8)
+        assert meant_for(steps) == [None] * 5 + [0, 1, 2]
 
 
 @given(delay=st.integers(0, 12), execute=st.integers(1, 8), name=st.sampled_from(["naive", "rtc-guided", "ensemble"]))
-def test_no_tick_is_without_an_action_of_its_own_if_a_chunk_bridges_the_latency(
-    delay: int, execute: int, name: str
-) -> None:
+def test_no_tick_is_without_an_action_if_a_chunk_bridges_the_latency(delay: int, execute: int, name: str) -> None:
     steps, _, _ = run(name, delay=delay, execute=execute, ticks=40)
     if 2 * delay <= 8:
-        assert meant_for(steps)[delay:] == list(range(delay, 40))
-    if delay >= 8:
-        assert all(step.action is None for step in steps)
+        assert all(step.action is not None for step in steps[delay:])
+    if delay >= 8:  # as the synchronous robot: it stands still between whole chunks
+        assert [step.action is None for step in steps[: 2 * delay + 8]] == [True] * delay + [False] * 8 + [True] * delay
 
 
-def test_a_chunk_too_short_for_the_latency_leaves_gaps_and_never_repeats_the_past() -> None:
-    steps, _, _ = run("naive", delay=6, ticks=30)
-    assert meant_for(steps)[6:20] == [6, 7, *[None] * 4, 12, 13, *[None] * 4, 18, 19]
+def test_a_chunk_too_short_for_the_latency_leaves_gaps_that_do_not_count() -> None:
+    steps, looks, _ = run("naive", delay=6, ticks=26)
+    assert looks == [0, 12, 22]
+    assert meant_for(steps)[6:26] == [*range(8), *[None] * 4, *range(14, 20), *[None] * 2]
 
 
 def test_a_plan_that_comes_late_leaves_the_robot_idle_and_makes_the_next_start_earlier() -> None:
     steps, looks, executor = run("naive", delay=lambda n: 4 if n == 1 else 1, execute=6, ticks=24)
-    assert looks[:3] == [0, 6, 12 - 2]
-    assert meant_for(steps)[1:] == [*range(1, 8), None, None, *range(10, 24)]
+    assert looks[:3] == [0, 7, 9 + 4]
+    assert meant_for(steps)[1:14] == [*range(8), None, None, 9, 10, 11]
+    assert None not in meant_for(steps)[14:]
     assert executor.planner.delay == 4
 
 
@@ -105,7 +111,7 @@ def test_real_time_chunking_hands_over_what_is_left_with_the_latency_it_expects(
     assert second is not None
     assert (first.delay, first.method) == (2, "guided")
     np.testing.assert_allclose(1000 * first.actions[:, 1], range(3, 8))  # from tick 3 on, of the first plan
-    np.testing.assert_allclose(1000 * second.actions[:, 1], range(6, 11))
+    np.testing.assert_allclose(1000 * second.actions[:, 1], range(8, 13))
 
 
 def test_a_broken_plan_is_not_continued() -> None:

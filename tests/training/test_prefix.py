@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.model.conftest import make_batch, make_model
 from tests.training.conftest import toy_config, write_toy
-from wam.contracts import Batch, Observation
+from wam.contracts import ActionSpace, Batch, Observation, WamError
 from wam.control.continuation import Continuation
 from wam.control.wam_policy import WamPolicy, load_policy
 from wam.model.config import ConditionalConfig, PrefixConfig
 from wam.model.wam import WorldActionModel
 from wam.training.config import OptimizerConfig
-from wam.training.objective import draw_prefixes, joint_losses
+from wam.training.objective import joint_losses
+from wam.training.prefixes import draw_prefixes, pushed_aside, require_displacements
 from wam.training.state import newest_checkpoint
 from wam.training.trainer import train
+
+SPACE = ActionSpace(
+    names=tuple("xyzg"), units=("m",) * 4, low=(-1,) * 4, high=(1,) * 4, kind="delta", rate_hz=10.0, gripper="g"
+)
 
 
 def losses(model: WorldActionModel, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
@@ -171,3 +177,36 @@ def test_the_drawn_rest_goes_on_as_the_prefix_began_and_without_training_it_does
         error[name] = np.abs(chunks[:, 3:] - pushes[:, None]).mean()
     assert error["with"] < 0.25
     assert error["without"] > 2 * error["with"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 1000), noise=st.floats(0.1, 2.0), longest=st.integers(1, 6))
+def test_a_push_is_made_up_for_as_far_as_limits_let_it(seed: int, noise: float, longest: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    chunk = torch.rand(8, 60, 4, generator=generator) * 0.2 - 0.1
+    settled = torch.arange(60) < draw_prefixes(8, 1.0, longest, generator=generator)[:, None]
+    pushed = pushed_aside(chunk, settled, SPACE, noise=noise, generator=generator)
+    assert not torch.equal(pushed[settled][:, :3], chunk[settled][:, :3])
+    assert torch.equal(pushed[..., 3], chunk[..., 3]), "the gripper is left alone"
+    assert pushed.abs().max() <= 1
+    torch.testing.assert_close(pushed[..., :3].sum(1), chunk[..., :3].sum(1), atol=2e-3, rtol=0)
+    free = (pushed - chunk)[..., :3].abs().masked_fill(settled[..., None], 0)
+    first = settled.sum(1)
+    assert all(
+        free[row, k].sum() >= free[row, k + 1].sum() - 1e-5 for row in range(8) for k in range(int(first[row]), 59)
+    )
+
+
+def test_what_limits_forbid_stays_undone() -> None:
+    chunk = torch.ones(1, 10, 4)  # at its limit: nothing is left to catch up with
+    settled = torch.arange(10)[None] < 4
+    pushed = pushed_aside(chunk, settled, SPACE, noise=1.0, generator=torch.Generator().manual_seed(0))
+    assert (pushed[:, :4, :3] <= 1).all()
+    assert (pushed[:, :4, :3] < 1).any()
+    assert torch.equal(pushed[:, 4:], chunk[:, 4:])
+
+
+def test_only_displacements_can_be_pushed_aside() -> None:
+    for space in (None, replace(SPACE, kind="absolute")):
+        with pytest.raises(WamError, match="displacements"):
+            require_displacements(space)

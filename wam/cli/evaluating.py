@@ -68,7 +68,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    from wam.evaluation.evaluate import EvaluateConfig
+    from wam.evaluation.evaluate import EvaluateConfig, place_of
     from wam.evaluation.evaluate import evaluate as run
     from wam.evaluation.summary import read_summary, write_summary
     from wam.evaluation.terminal import format_gates
@@ -92,7 +92,7 @@ def evaluate(options: argparse.Namespace) -> int:
     for name, result in found.success.items():
         for task, rate in result.tasks.items():
             print(f"{name:12s} {task:42s} {rate}")
-    own = options.run_folder / "summary.json"
+    own = place_of(options.run_folder, config) / "summary.json"
     before = read_summary(own)["figures"] if own.is_file() else {}  # say, the demo's wall time
     write_summary(own, {**before, **found.figures}, n=found.n, seeds=[found.seed])
     if options.json:

@@ -7,6 +7,7 @@
 | `ensemble`     | the chunk before goes on         | all chunks that speak of the tick are averaged (ACT) |
 | `rtc-guided`, `rtc-prefix`, `rtc-blend` | the chunk before goes on | as `naive`; it was drawn to agree with the one before |
 
+Ticks in which the robot stood still while a chunk was computed, as at the beginning, are none of that chunk's.
 Asynchronous executors start a chunk as late as `execute` says, but early enough to have it before the one before ends: a
 chunk of K actions bridges a latency of d ticks if 2 d <= K. Where nothing is left they give no action, and the guard
 holds. Real-time chunking is that of Black, Galliker and Levine 2025; see `wam.control.continuation` for its methods, of
@@ -16,7 +17,7 @@ which `prefix` is that of training where the model was trained with prefixes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -80,7 +81,7 @@ class Asynchronous:
 
     def reset(self) -> None:
         self.planner.reset()
-        self._now = 0
+        self._now, self._given, self._given_before = 0, 0, 0
         self._plans: list[Plan] = []
 
     @property
@@ -94,13 +95,17 @@ class Asynchronous:
         self._now += 1
         self._collect(now)
         if not self.planner.busy and (not self._plans or now - self._plans[-1].start >= self.horizon):
+            self._given_before = self._given
             self.planner.start(observe(), tick=now, left=self._left(now))
             self._collect(now)
-        return self._step([plan for plan in self._plans if plan.at(now) is not None], now)
+        step = self._step([plan for plan in self._plans if plan.at(now) is not None], now)
+        self._given += step.action is not None
+        return step
 
     def _collect(self, now: int) -> None:
         if (plan := self.planner.collect(now)) is not None:
-            self._plans.append(plan)
+            carried_out = self._given - self._given_before  # since it was seen; the robot may have stood still at times
+            self._plans.append(replace(plan, start=now - carried_out))
         self._plans = [plan for plan in self._plans[:-1] if plan.at(now) is not None] + self._plans[-1:]
 
     def _left(self, now: int) -> Continuation | None:

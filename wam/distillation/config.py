@@ -70,7 +70,8 @@ class OnPolicyConfig:
 class DistillConfig:
     """train: the run; its `model` is the teacher's, so that the student sees what its teacher sees, and may be given only
     where there is no teacher. losses: weights by name; a loss that is not named, or has weight 0, is not computed. word_noise:
-    words of a sentence that the student is told as unknown, as in training a teacher."""
+    words of a sentence that the student is told as unknown, as in training a teacher. prefix_noise: of the loss `continued`, as
+    `model.prefix.noise` of a teacher."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -79,6 +80,7 @@ class DistillConfig:
     imagined: ImaginedConfig = field(default_factory=ImaginedConfig)
     on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
     word_noise: float = 0.2
+    prefix_noise: float = 0.0
 
     @property
     def active(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from wam.contracts import Batch, expected
 from wam.distillation.teacher import Answers
 from wam.model.chunk_heads import FlowHead
 from wam.model.student import Student
-from wam.training.objective import draw_prefixes
+from wam.training.prefixes import draw_prefixes, pushed_aside, require_displacements
 
 
 class Distilled(nn.Module):
@@ -43,11 +43,15 @@ def demonstrations(student: Student, seen: Seen, *, generator: torch.Generator) 
     return student.head.loss(seen.z, chunk, mask, generator=generator)
 
 
-def continued(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:
-    """The same for the rest of a chunk whose first actions, 1 to `student.prefix` of them, are settled and told."""
+def continued(student: Student, seen: Seen, *, noise: float = 0.0, generator: torch.Generator) -> Tensor:
+    """The same for the rest of a chunk whose first actions, 1 to `student.prefix` of them, are settled and told; with noise
+    they are pushed aside, see `wam.training.prefixes`."""
     chunk, mask = _shown(student, seen.batch, "continued")
     lengths = draw_prefixes(seen.batch.size, 1.0, student.config.prefix, generator=generator).to(mask.device)
     settled = (torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]) & (mask > 0)
+    if noise:
+        units, space = student.normalizer("action"), require_displacements(student.action_space)
+        chunk = units.normalize(pushed_aside(units.restore(chunk), settled, space, noise=noise, generator=generator))
     return student.head.loss(student.going_on(seen.joined, chunk, settled), chunk, mask * ~settled, generator=generator)
 
 

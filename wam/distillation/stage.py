@@ -170,7 +170,7 @@ class DistillStage:
             elif name == "teacher_actions":
                 found[name] = named.teacher_actions(student, seen, generator=generator)
             elif name == "continued":
-                found[name] = named.continued(student, seen, generator=generator)
+                found[name] = named.continued(student, seen, noise=self.config.prefix_noise, generator=generator)
             elif name == "features":
                 found[name] = named.features(self.distilled, seen)
             elif name == "flow":

@@ -53,7 +53,8 @@ class EvaluateConfig:
     Meta-World; 200 are five seconds there). conditional: `policy`, or `joint` with futures imagined along, whose clock stops at
     future_stop while the action comes clean. policy_steps, gate_steps: sampling steps. windows: held-out windows per gate.
     targets: of gates, where not the demo's. episodes, gates: whether there is a closed loop, and the world model's gates.
-    moved: in the closed loop, Meta-World's cameras stand so many centimetres and degrees from where they stood in training."""
+    moved: in the closed loop, Meta-World's cameras stand so many centimetres and degrees from where they stood in training;
+    what is found then is kept apart, see `place_of`."""
 
     environments: list[str] = field(default_factory=list)
     pairs: list[list[str]] = field(default_factory=list)
@@ -130,6 +131,11 @@ def sentences_for(names: list[str], *, held_out: bool) -> dict[str, str | list[s
     return {name: list(aside) if held_out and aside else train[0] for name, (train, aside) in found.items()}
 
 
+def place_of(run: Path, config: EvaluateConfig) -> Path:
+    """Whose `evaluation` and summary.json are written: the run's, and a folder in it for cameras that were moved."""
+    return run / f"moved-{config.moved:g}" if config.moved else run
+
+
 def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = print) -> Evaluation:
     """Measure the newest checkpoint of a run; closed-loop episodes already on record are not run again."""
     checkpoint = newest_checkpoint(run)
@@ -147,11 +153,11 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
             do="post-train it on episodes with actions (stage=posttrain) and evaluate that",
         )
     if config.gates and isinstance(model, WorldActionModel) and "future" in model.config.streams:
-        gates += _measure_gates(run, model, trained, config, n, say)
+        gates += _measure_gates(place_of(run, config), model, trained, config, n, say)
     if config.episodes and config.environments:
-        success, wrong = _measure_success(run, checkpoint, config, n, say, trained=trained)
+        success, wrong = _measure_success(place_of(run, config), checkpoint, config, n, say, trained=trained)
         gates += wrong
-    artefacts.save_gates(run, gates)
+    artefacts.save_gates(place_of(run, config), gates)
     figures = gate_figures(gates)
     if seconds := model.provenance.get("train_seconds"):
         figures["train_minutes"] = seconds / 60
@@ -161,7 +167,7 @@ def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = 
 
 
 def _measure_gates(
-    run: Path,
+    place: Path,
     model: WorldActionModel,
     trained: TrainConfig,
     config: EvaluateConfig,
@@ -179,7 +185,7 @@ def _measure_gates(
     results = evaluate_gates(
         model, play=play, expert=expert, space=space, settings=settings, progress=say, futures=futures
     )
-    artefacts.save_video_table(run, pictures.video_table(futures, play=play, expert=expert))
+    artefacts.save_video_table(place, pictures.video_table(futures, play=play, expert=expert))
     few = max(config.gate_steps)
     windows = held_out_datasets(trained, play=True)[0]
     seconds = [offset / windows.store.info.fps for offset in trained.model.future]
@@ -195,18 +201,18 @@ def _measure_gates(
         )
         for kind, batch in (("forward", play), ("imagine", expert))
     ]
-    artefacts.save_film_strips(run, strips[0] + strips[1])
+    artefacts.save_film_strips(place, strips[0] + strips[1])
     rows = spread_rows(len(windows), 48)
     rows = [*rows[4::11][:4], *rows]  # the first four are the starts, the rest tell how strong an action is
     batch = with_poses(windows.batch(rows), windows)
     what_if = pictures.what_if(model, batch, space, steps=few, seed=config.seed, conditionals=CONDITIONALS)
     chunks = np.stack(list(pictures.probe_actions(batch, space).values()))
-    artefacts.save_what_if(run, replace(what_if, truth=simulate(windows, rows[:4], chunks)))
+    artefacts.save_what_if(place, replace(what_if, truth=simulate(windows, rows[:4], chunks)))
     return results
 
 
 def _measure_success(
-    run: Path,
+    place: Path,
     checkpoint: Path,
     config: EvaluateConfig,
     n: dict[str, int],
@@ -219,7 +225,7 @@ def _measure_success(
     options: dict[str, Any] = {
         "settings": LoopSettings(execute=config.execute, max_steps=config.max_steps),
         "processes": config.processes,
-        "resume": run / "evaluation" / "episodes.jsonl",
+        "resume": place / "evaluation" / "episodes.jsonl",
         "identity": {
             "checkpoint": sha256(checkpoint / "model.safetensors"),
             "conditional": config.conditional,
@@ -260,8 +266,8 @@ def _measure_success(
         )
         wrong.append(gate)
         n["wrong_text_episodes"] = gate.n
-    artefacts.save_success(run, success)
-    artefacts.save_rollouts(run, [r for found in success.values() for r in found.rollouts])
+    artefacts.save_success(place, success)
+    artefacts.save_rollouts(place, [r for found in success.values() for r in found.rollouts])
     return success, wrong
 
 

@@ -82,9 +82,13 @@ MEANINGS = {
     "success_student": "the same, of the student",
     "success_teacher_worst": "of its worst task",
     "success_student_worst": "the same, of the student; of all seeds",
+    "success_served": "episodes that succeed with the exported student behind a server",
+    "chunk_ms_served": "milliseconds from an observation to the served student's chunk, websocket included, on this machine",
+    "chunk_ms_teacher_direct": "milliseconds of the teacher's chunk, asked directly",
 }
 
 MEANINGS_BY_START = {
+    "retained_": "the same share of a control, and the ends of its interval",
     "success_": "episodes that succeed",
     "routed_": "chunks that went to the teacher, by doubt and share asked for",
     "doubt_rank_": "held-out chunks: rank correlation of the doubt and the distance from the teacher's chunk",

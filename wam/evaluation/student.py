@@ -6,8 +6,9 @@ then rates are means over seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from wam.evaluation.evaluate import sentences_for
 from wam.evaluation.figures import Measured
 from wam.evaluation.intervals import bootstrap
 from wam.evaluation.rollout import LoopSettings
+from wam.evaluation.served import add_served, drive_served
 from wam.evaluation.together import TogetherConfig
 from wam.files import sha256
 from wam.progress import Progress
@@ -32,11 +34,13 @@ from wam.training.state import newest_checkpoint
 @dataclass(kw_only=True)
 class StudentEvaluateConfig(TogetherConfig):
     """seeds: further runs of the student, of other training seeds. controls: name -> runs, such as
-    {cloned: [runs/distill/cloned-0]}. processes: as in `wam eval`. output: empty: evaluation/student of the run."""
+    {cloned: [runs/distill/cloned-0]}. served: starts of each task from which the student, exported, is also asked through a
+    server; 0: none. processes: as in `wam eval`. output: empty: evaluation/student of the run."""
 
     starts: int = 50
     seeds: list[str] = field(default_factory=list)
     controls: dict[str, list[str]] = field(default_factory=dict)
+    served: int = 0
     processes: int = 1
 
     def validate(self) -> None:
@@ -47,6 +51,8 @@ class StudentEvaluateConfig(TogetherConfig):
                 got=sorted(self.controls),
                 do="use configs/eval/student.yaml",
             )
+        if self.served < 0:
+            raise expected("0 or more starts through a server", got=self.served, do="mend `served`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +76,26 @@ def evaluate(run: Path, config: StudentEvaluateConfig, *, say: Callable[[str], N
     teacher and none is named."""
     config.validate()
     folder = Path(config.output) if config.output else run / "evaluation" / "student"
-    teacher = _drive("teacher", [teacher_of(run, config)], config.teacher_steps, config, folder, say)
+    hired = teacher_of(run, config)
+    teacher = _drive("teacher", [hired], config.teacher_steps, config, folder, say)
     student = _drive("student", [run, *map(Path, config.seeds)], config.student_steps, config, folder, say)
     controls = [
         _drive(name, [Path(other) for other in runs], config.student_steps, config, folder, say)
         for name, runs in config.controls.items()
     ]
-    return figures(teacher, student, controls)
+    found = figures(teacher, student, controls)
+    if config.served:
+        checkpoints = (newest_checkpoint(run), newest_checkpoint(hired))
+        say(f"served: {checkpoints[0]}")
+        few, makes = replace(config, starts=config.served), [seen_by(checkpoint) for checkpoint in checkpoints]
+        sides = drive_served(*checkpoints, few, folder, make=makes[0], make_teachers=makes[1])
+        add_served(found, *sides)
+    return found
 
 
 def figures(teacher: Side, student: Side, controls: Sequence[Side]) -> Measured:
-    """Success of each side, and of all but the teacher the share of its success that they keep.
-
-    Raises WamError if the teacher never succeeds.
-    """
-    if not teacher.success:
-        raise expected(
-            "a teacher that succeeds at times", got="one that never does", do="train it longer, or name another"
-        )
+    """Success of each side, and of all but the teacher the share of its success that they keep; NaN, which passes nothing, of
+    a teacher that never succeeds."""
     found = Measured()
     for side in (student, *controls):
         tail = "" if side is student else f"_{side.name}"
@@ -108,7 +116,8 @@ def shared(side: Side, teacher: Side) -> Callable[[np.ndarray], float]:
     """From starts (as indices, with repeats) to the side's success over the teacher's on them."""
 
     def kept(starts: np.ndarray) -> float:
-        return float(side.won[:, starts].mean() / max(teacher.won[:, starts].mean(), 1e-9))
+        own = teacher.won[:, starts].mean()
+        return float(side.won[:, starts].mean() / max(own, 1e-9)) if teacher.won.any() else math.nan
 
     return kept
 

@@ -82,11 +82,13 @@ class PrefixConfig:
 
     share: of the rows of these `conditionals`, how many have their first 1 to `longest` actions given clean, at a clock of
     their own, and learn the rest alone; 0: none, and the model has nothing to read them with. longest: 0 takes half the
-    chunk, beyond which asynchronous execution settles none.
+    chunk, beyond which asynchronous execution settles none. noise: how far what is given is pushed aside, of displacements
+    alone, and the rest made to make up for it; see `wam.training.prefixes`. Passes with video are spared.
     """
 
     share: float = 0.0
     longest: int = 0
+    noise: float = 0.0
     conditionals: list[str] = field(default_factory=lambda: ["policy", "joint"])
 
 

@@ -22,6 +22,7 @@ from wam.model.context import Context
 from wam.model.occupancy import Drawn, occupancy_loss
 from wam.model.wam import WorldActionModel
 from wam.tokenizers.words import UNKNOWN_WORD
+from wam.training.prefixes import draw_prefixes, pushed_aside, require_displacements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,12 @@ def _pass_losses(
     settled = _settled(model.config, one, batch, generator)
     if settled is not None:
         settled = settled.to(device)
+        if config.prefix.noise and "future" not in x:  # a push would lead to another future than the one that is known
+            units = model.normalizer("action")
+            space, noise_level = require_displacements(model.action_space), config.prefix.noise
+            pushed = pushed_aside(units.restore(x["action"]), settled, space, noise=noise_level, generator=generator)
+            x["action"] = units.normalize(pushed)
+            noisy["action"] = add_noise(x["action"], noise["action"], clocks["action"])
         noisy["action"] = torch.where(settled[..., None], x["action"], noisy["action"])
     videos: dict[str, Drawn] = {}
     predictions = model.network.denoise(context, noisy, clocks, settled=settled, drawn=videos)
@@ -216,12 +223,6 @@ def _settled(config: ModelConfig, one: _Pass, batch: Batch, generator: torch.Gen
     if batch.action_mask is not None:  # what lies beyond an episode's end was never done
         lengths = torch.minimum(lengths, batch.action_mask.sum(1).cpu().repeat_interleave(one.draws))
     return torch.arange(batch.action.shape[1]) < lengths[:, None]
-
-
-def draw_prefixes(size: int, share: float, longest: int, *, generator: torch.Generator) -> Tensor:
-    """(B,) long: for `share` of the rows from 1 to `longest`, each as often, for the others 0."""
-    lengths = torch.randint(1, longest + 1, (size,), generator=generator)
-    return lengths * (torch.rand(size, generator=generator) < share)
 
 
 def _per_row(stream: str, error: Tensor, batch: Batch, draws: int, *, settled: Tensor | None = None) -> Tensor:

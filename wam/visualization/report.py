@@ -13,6 +13,7 @@ from wam.visualization import sections
 from wam.visualization.latent_section import latent_actions
 from wam.visualization.markup import Markup, definitions, escape, missing, section, table
 from wam.visualization.run_files import RunFiles, read_run
+from wam.visualization.student_section import student
 from wam.visualization.voxel_section import voxels
 
 
@@ -39,6 +40,7 @@ def render(run: RunFiles) -> str:
             latent_actions(run),
             sections.success_tables(run),
             sections.failures(run),
+            student(run),
             sections.training_curves(run),
             sections.video_metrics(run),
             _figures(run),
@@ -72,9 +74,10 @@ def _header(run: RunFiles) -> str:
         )
     latent = (("latent", "latent actions"),) if run.latent else ()
     grids = (("voxels", "voxels"),) if run.voxels else ()
+    small = (("student", "student"),) if run.student else ()
     links = (
         ("gates", "gates"), ("rollouts", "rollouts"), ("imagined", "imagined futures"), ("what-if", "what if"), *grids, *latent,
-        ("success", "success"), ("failures", "failures"), ("training", "training"), ("video", "video metrics"),
+        ("success", "success"), ("failures", "failures"), *small, ("training", "training"), ("video", "video metrics"),
         ("provenance", "provenance"),
     )  # fmt: skip
     anchors = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in links)

@@ -22,7 +22,7 @@ TURNED, ANGLES = "_turned", 12
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFiles:
-    """What `wam eval latent-action` or `wam eval occupancy` left: its summary, and PNGs by name with what each shows."""
+    """What `wam eval latent-action`, `occupancy` or `student` left: its summary, and PNGs by name with what each shows."""
 
     summary: dict[str, Any]
     pictures: dict[str, tuple[str, bytes]]
@@ -46,6 +46,7 @@ class RunFiles:
     rollouts: list[Rollout] | None = None
     latent: EvaluationFiles | None = None
     voxels: EvaluationFiles | None = None
+    student: EvaluationFiles | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -76,6 +77,7 @@ def read_run(folder: Path) -> RunFiles:
     run.rollouts = attempt(artefacts.load_rollouts)
     run.latent = attempt(partial(read_evaluation, name="latent-action"))
     run.voxels = attempt(partial(read_evaluation, name="occupancy"))
+    run.student = attempt(partial(read_evaluation, name="student"))
     return run
 
 

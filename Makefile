@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation delay notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation guidance student delay notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -89,6 +89,25 @@ occupancy-ablation: setup
 	  done || exit 1; \
 	done; done
 	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
+
+# Chunks steered around a box in the demo's model's way.
+guidance: setup
+	mkdir -p runs/bench
+	$(BIN)/wam eval guidance runs/demo --config configs/eval/guidance.yaml --json runs/bench/guidance.json
+
+# Students of the demo's model, three seeds, and their controls: cloned from the demonstrations alone, of all and of five a task.
+DISTILLED := runs/distill
+student: setup
+	for seed in 0 1 2; do \
+	  $(BIN)/wam distill configs/distill/demo.yaml train.output=$(DISTILLED)/student-$$seed train.seed=$$seed || exit 1; \
+	done
+	$(BIN)/wam distill configs/distill/cloned.yaml
+	$(BIN)/wam distill configs/distill/cloned.yaml train.output=$(DISTILLED)/cloned-few train.data.parts.0.take=5
+	$(BIN)/wam distill configs/distill/demo.yaml train.output=$(DISTILLED)/student-few train.data.parts.0.take=5 \
+	  teacher.labels=$(DISTILLED)/labels-few
+	mkdir -p runs/bench
+	$(BIN)/wam eval student $(DISTILLED)/student-0 --config configs/eval/student.yaml \
+	  'seeds=[$(DISTILLED)/student-1,$(DISTILLED)/student-2]' --json runs/bench/student.json
 
 # Chunks that go on from settled actions, and success under injected latency: standing still, naive, real-time chunking.
 delay: setup

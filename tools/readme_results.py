@@ -41,6 +41,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "latent-action": ("tokenizers/latent_action/figures.json", LATENT),
     "few-label": ("runs/few-label/summary.json", "make few-label"),
     "occupancy": ("runs/occupancy/evaluation/occupancy/summary.json", "make occupancy"),
+    "ablation": ("runs/occupancy-ablation/summary.json", "make occupancy-ablation"),
+    "guidance": ("runs/bench/guidance.json", "make guidance"),
+    "student": ("runs/bench/student.json", "make student"),
+    "delay": ("runs/bench/delay.json", "make delay"),
     "bench-occupancy": ("runs/bench/occupancy.json", "wam bench occupancy"),
     **{name: (f"runs/bench/{name}.json", f"wam bench {name}") for name in ("server", "fuzz-server", "fuzz-guard")},
     **{
@@ -77,7 +81,7 @@ def at_most(**fields: Any) -> Row:
 
 
 ROWS = (
-    at_most(source="demo", figure="wall_minutes", says="demo, wall time after installation", target=10, unit=" min"),
+    at_most(source="demo", figure="wall_minutes", says="demo, wall time after installation", target=15, unit=" min"),
     Row(source="demo", figure="success_mean", says="demo, mean success, unseen starts", target=0.85, n="starts_per_task"),
     Row(source="demo", figure="success_worst", says="demo, success of the worst task", target=0.7, n="starts_per_task"),
     Row(source="demo", figure="forward_gain_db", says="demo, forward dynamics over copying the last frame", target=3,
@@ -137,6 +141,15 @@ ROWS = (
             unit="×"),
     at_most(source="bench-occupancy", figure="idle_overhead", says="a future, voxels not asked for, over a model without any",
             target=1.05, unit="×"),
+    Row(source="guidance", figure="kept_out", target=0.95,
+        says="steering around a forbidden box: chunks kept out, of those that the plain policy sends in"),
+    at_most(source="guidance", figure="success_lost_points", says="success lost by steering", target=15, digits=1,
+            unit=" points"),
+    *(Row(source="ablation", figure=f"success_{moved}cm_gain", digits=1, unit=" points",
+          says=f"success with the voxels' loss over without, cameras moved {moved} cm and degrees")
+      for moved in (0, 5, 10, 20)),
+    *(Row(source="ablation", figure=f"{gate}_gain", says=f"`{gate}` with the voxels' loss over without")
+      for gate in ("forward_gain_db", "inverse_r2_gain")),
     at_most(source="parity", figure="max_abs_diff", target=1e-5, digits=8,
             says="wrapped Wan, Cosmos and LTX, tiny: largest difference to the originals"),
     at_most(source="backbone", figure="step_ratio", says="training step of a wrapped Wan over diffusers' own", target=1.05,
@@ -144,6 +157,18 @@ ROWS = (
     Row(source="ranks", figure="speedup", target=1.6, unit="×", says="two processes training over one, one thread each"),
     at_most(source="plan", figure="median_error", target=0.30,
             says="`wam plan` against published memory and throughput, median error over systems"),
+    Row(source="student", figure="retained", says="student over teacher, success, demo's tasks", target=0.95),
+    Row(source="student", figure="retained_cloned", says="the same student cloned from the demonstrations alone"),
+    Row(source="student", figure="retained_student_few", says="student taught on 5 demonstrations a task"),
+    Row(source="student", figure="retained_cloned_few", says="cloned from 5 demonstrations a task alone"),
+    at_most(source="delay", figure="rtc_loss_share", target=1 / 3,
+            says="success lost at 200 ms of delay, real-time chunking over naive execution"),
+    Row(source="delay", figure="naive_lost_points", says="success lost at 200 ms by naive execution", digits=1,
+        unit=" points"),
+    *(Row(source="delay", figure=f"success_{name}_200ms", says=f"success at 200 ms, {name.replace('_', '-')}")
+      for name in ("synchronous", "naive", "rtc_prefix")),
+    *(Row(source="delay", figure=f"seam_jerk_{name}_200ms", says=f"jerk where plans change, 200 ms, {name.replace('_', '-')}")
+      for name in ("naive", "rtc_prefix")),
     Row(source="latency", figure="student_speedup", target=50, digits=1, unit="×",
         says="a chunk of the student (random weights, ONNX) over its teacher's in ten steps"),
     at_most(source="latency", figure="p99_ms", target=10, unit=" ms",

@@ -12,7 +12,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"wam needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,serve,export,adapters,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[sim,formats,curate,serve,export,adapters,docs,dev]'
 	touch $@
 
 demo: setup
@@ -147,8 +147,8 @@ test-openpi: setup .venv-openpi/.installed
 notebooks: setup  # on runs/demo and runs/occupancy, which `make demo` and `make occupancy` make
 	$(BIN)/python tools/run_notebooks.py
 
-docs: setup
-	$(BIN)/python tools/build_docs.py
+docs: setup  # into site/, without network; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file tools/mkdocs.yml
 
 RUN ?= runs/demo
 readme: setup  # pictures of RUN, and the table of results from what is under runs/

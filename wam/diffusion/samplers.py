@@ -29,7 +29,7 @@ def integrate(
     sampler: str = "euler",
     path: list[Signals] | None = None,
 ) -> Signals:
-    """Carry each stream in `signals` from clocks[s][0] to clocks[s][-1]; every stream has the same number of steps.
+    """Carry each stream in `signals` from `clocks[s][0]` to `clocks[s][-1]`; every stream has the same number of steps.
 
     path: takes the signals at every clock, the first and the last included.
     """

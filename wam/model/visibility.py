@@ -36,7 +36,8 @@ PRESETS = Path(__file__).with_name("visibility.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class VisibilityTable:
-    """sees[reader][source] is "yes" or "detached" (an absent entry is "no"); modulated_by[stream] and causal list streams.
+    """`sees[reader][source]` is "yes" or "detached" (an absent entry is "no"); `modulated_by[stream]` and causal list
+    streams.
 
     causal streams are block-causal over time: a frame's tokens read their own and earlier frames.
     """

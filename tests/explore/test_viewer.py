@@ -28,6 +28,7 @@ from wam.contracts import WamError
 from wam.control.server.door import PAGE_MAY
 from wam.explore.bench import bench_explore
 from wam.explore.explorer import Explorer
+from wam.explore.failures import Failures
 from wam.explore.viewer.questions import Imagine, Question, Retrace
 from wam.explore.viewer.server import PAGE, SOCKET, ViewerConfig, ViewerServer, viewing
 from wam.explore.viewer.studio import Part, Studio
@@ -329,6 +330,59 @@ class TestInABrowser:
             page.until("failure.told.plan === 1")
             assert "Plan 2 of 4" in page.evaluate("document.getElementById('plan-title').textContent")
             assert page.evaluate("document.querySelectorAll('#plan-strip img').length") == 2 * (1 + 3 * 2)
+
+    def test_a_newcomer_is_told_what_to_do_before_anything_is_asked_of_him(self, server: ViewerServer) -> None:
+        with browsing(server) as page:
+            page.until("document.querySelector('.state').textContent.startsWith('answered')")
+            inked = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v) => v > 0).length"
+            hinted = page.evaluate(f"(() => {{ const c = document.querySelector('.pad canvas'); return {inked}; }})()")
+            page.evaluate("pushed = true; showWish()")
+            bare = page.evaluate(f"(() => {{ const c = document.querySelector('.pad canvas'); return {inked}; }})()")
+            assert hinted > bare > 0, "the words on the picture go once something was pushed"
+            assert page.evaluate("document.querySelectorAll('details dt').length") >= 4
+            assert page.evaluate("document.querySelectorAll('#answers .legend').length") == 1
+            assert "not taught" in page.evaluate("document.querySelector('[data-model=\"1\"]').textContent")
+            unnamed = (
+                "[...document.querySelectorAll('button, input, select, canvas')].filter((e) => !e.ariaLabel && !e.title"
+            )
+            unnamed += " && !e.textContent.trim() && !e.closest('label')).length"
+            assert page.evaluate(unnamed) == 0, "whatever can be used has a name that is read aloud"
+
+    def test_tabs_go_by_arrow_keys_and_films_can_be_paused(self, server: ViewerServer) -> None:
+        with browsing(server) as page:
+            page.evaluate("document.getElementById('tab-imagine').focus()")
+            key(page, "ArrowRight")
+            assert page.evaluate("document.activeElement.id") == "tab-retrace"
+            assert page.evaluate("document.getElementById('imagine').hidden")
+            key(page, "ArrowLeft")
+            assert page.evaluate("document.activeElement.id") == "tab-imagine"
+            page.until("document.querySelector('.pause')")
+            before = page.evaluate("paused")
+            page.evaluate("document.querySelector('.pause').click()")
+            assert page.evaluate("paused") is not before
+            assert page.evaluate("document.querySelector('.pause').textContent") == ("pause" if before else "play")
+
+    def test_nothing_is_wider_than_a_telephone(self, server: ViewerServer) -> None:
+        with browsing(server) as page:
+            page.call("Emulation.setDeviceMetricsOverride", width=390, height=1900, deviceScaleFactor=1, mobile=True)
+            page.evaluate("wish.kind = 'recorded'; ask()")
+            page.until("shown.number === number && truth")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            smallest = "Math.min(...[...document.querySelectorAll('#answers .strip img')].map((i) => i.getBoundingClientRect().width))"
+            assert page.evaluate(smallest) > 60, "each camera has a line of its own"
+            page.evaluate("document.getElementById('tab-retrace').click()")
+            page.until("failure.told")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+    def test_without_failures_the_page_says_so_and_offers_none(self, studio: Studio) -> None:
+        kept, studio.failures = studio.failures, Failures(why="every episode was solved")
+        try:
+            with viewing(studio, ViewerConfig(port=0)) as server, browsing(server) as page:
+                page.evaluate("document.getElementById('tab-retrace').click()")
+                assert "every episode was solved" in page.evaluate("document.getElementById('none').textContent")
+                assert page.evaluate("document.getElementById('choice').hidden")
+        finally:
+            studio.failures = kept
 
     def test_an_error_is_shown_and_the_page_goes_on(self, server: ViewerServer) -> None:
         with browsing(server) as page:

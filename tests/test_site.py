@@ -88,6 +88,10 @@ class TestLinks:
         found = tool("docs_site").relinked(text, source=DOCS / "control.md", page="control.md")
         assert found == "[a](files/configs/control/guard.yaml.md) `zoo` [b](https://x.org)"
 
+    def test_bars_of_code_in_a_table_are_read_as_on_github(self) -> None:
+        found = tool("docs_site").relinked("| `a\\|b` | c |", source=DOCS / "index.md", page="index.md")
+        assert found == "| `a|b` | c |"
+
     def test_code_stays_as_it_is(self) -> None:
         text = "```python\na = b[c](none.md)\n```"
         assert tool("docs_site").relinked(text, source=DOCS / "index.md", page="index.md") == text

@@ -61,7 +61,7 @@ def streams() -> str:
         "action": "a chunk of actions",
     }
     parts = [words(10, 22, "context: computed once for an observation", "soft"),
-             words(10, 152, "noisy: computed at every denoising step", "soft")]  # fmt: skip
+             words(10, 236, "noisy: computed at every denoising step", "soft")]  # fmt: skip
     for k, name in enumerate(SHOWN[:3]):
         parts += [
             box(10 + 235 * k, 32, 215, 54, "box"),
@@ -77,7 +77,7 @@ def streams() -> str:
     parts.append('<path d="M 345 189 L 360 189" class="line" marker-end="url(#tip)" marker-start="url(#tip)"/>')
     tip = ('<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
            'orient="auto-start-reverse"><path d="M 0 0 L 8 4 L 0 8 z" class="line"/></marker></defs>')  # fmt: skip
-    return picture(716, 230, "Three context streams feed two noisy ones, which read each other", parts, tip)
+    return picture(716, 244, "Three context streams feed two noisy ones, which read each other", parts, tip)
 
 
 def visibility() -> str:

@@ -28,6 +28,7 @@ WHOLE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "
 SETTINGS = (".yaml", ".yml", ".toml", ".txt")
 INCLUDE = re.compile(r"^<!-- include --> \[[^\]]*\]\(((?:\.\./)*)README\.md#([\w-]+)\)$", re.MULTILINE)
 LINK = re.compile(r"(\[(?:[^\[\]]|!?\[[^\]]*\])*\])\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+CODE = re.compile(r"`[^`\n]+`")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -77,7 +78,12 @@ def relinked(text: str, *, source: Path, page: str) -> str:
         return f"{words}({os.path.relpath(leads, Path(page).parent)}{anchor})"
 
     parts = FENCE.split(text)
-    return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in parts)
+    return "".join(part if part.startswith("```") else unescaped(LINK.sub(lead, part)) for part in parts)
+
+
+def unescaped(text: str) -> str:
+    """Code in tables: GitHub wants its bars escaped, Python-Markdown shows the backslash."""
+    return CODE.sub(lambda found: found[0].replace("\\|", "|"), text)
 
 
 def page_of(path: Path) -> str | None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -156,7 +157,7 @@ def shown(output: Mapping[str, Any]) -> str:
         html = re.sub(r"\n\s*\n", "\n", data["text/html"])  # an empty line would end the block
         return f'<div class="output">{html}</div>'
     if "image/png" in data:
-        return f'<div class="output"><img alt="" src="data:image/png;base64,{data["image/png"].strip()}"></div>'
+        return f'<div class="output"><img alt="what the cell drew" src="data:image/png;base64,{data["image/png"].strip()}"></div>'
     words = "".join(output.get("text", data.get("text/plain", ""))).rstrip()
     return f"```text\n{words}\n```" if words else ""
 
@@ -182,9 +183,9 @@ def tree(modules: Mapping[str, str]) -> list[Any]:
     """The pages as navigation: a room with its modules beneath it."""
     nested: dict[str, Any] = {}
     for page in modules:
-        *rooms, last = page.removeprefix("reference/").removesuffix(".md").split("/")
+        *above, last = page.removeprefix("reference/").removesuffix(".md").split("/")
         place = nested
-        for room in rooms:
+        for room in above:
             place = place.setdefault(room, {})
         place[last] = page
 
@@ -205,17 +206,13 @@ def rooms(modules: Mapping[str, str]) -> str:
     lines = ["# Modules", "", "Every module of the package, from its docstrings. What the rooms may import of each other is in "
              "[Contributing](../contributing.md#where-things-live).", ""]  # fmt: skip
     for page, dotted in modules.items():
-        depth = dotted.count(".")
-        if depth == 1:
-            first = first_words(dotted)
-            lines.append(f"- [`{dotted}`]({os.path.relpath(page, 'reference')}): {first}")
+        if dotted.count(".") == 1:
+            lines.append(f"- [`{dotted}`]({os.path.relpath(page, 'reference')}): {first_words(dotted)}")
     return "\n".join(lines) + "\n"
 
 
 def first_words(dotted: str) -> str:
-    """The first sentence of a module's docstring."""
-    import ast
-
+    """The first paragraph of a module's docstring."""
     base = ROOT.joinpath(*dotted.split("."))
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     words = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]

@@ -114,6 +114,15 @@ class TestAutoencoder:
         assert loaded.provenance == {"source": "frames of a test", "revision": "v1", "random": False}
         assert sorted(file.name for file in (tmp_path / "ae").iterdir()) == ["config.yaml", "model.safetensors"]
 
+    def test_named_in_a_model_it_neither_learns_along_nor_shifts_the_draws(self, tmp_path: Path) -> None:
+        small_autoencoder().save_pretrained(tmp_path)
+        torch.manual_seed(0)
+        wanted = torch.rand(1)
+        torch.manual_seed(0)
+        opened = make_video_tokenizer(VideoConfig(kind="autoencoder", name=str(tmp_path)))
+        assert torch.equal(torch.rand(1), wanted)
+        assert not any(p.requires_grad for p in opened.parameters())
+
     def test_a_flipped_byte_is_found(self, tmp_path: Path) -> None:
         small_autoencoder().save_pretrained(tmp_path)
         content = bytearray((tmp_path / "model.safetensors").read_bytes())

@@ -81,13 +81,14 @@ def make_text_encoder(config: TextConfig) -> TextEncoder:
         )
     if not config.name:
         raise expected("a name for the pretrained text encoder", got="none", do="set `name` to a folder or a hub name")
-    return PretrainedTextEncoder(
-        config.name,
-        config.revision,
-        subfolder=config.subfolder,
-        max_tokens=config.max_tokens,
-        padded=config.padded,
-    )
+    with torch.random.fork_rng(devices=[]):  # weights from a file must not shift the draws of those that learn
+        return PretrainedTextEncoder(
+            config.name,
+            config.revision,
+            subfolder=config.subfolder,
+            max_tokens=config.max_tokens,
+            padded=config.padded,
+        )
 
 
 # ---------------------------------------------------------------- learned with the model

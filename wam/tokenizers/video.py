@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from wam.contracts import expected
@@ -67,8 +68,14 @@ def make_video_tokenizer(config: VideoConfig) -> VideoTokenizer:
         return PixelTokenizer()
     if not config.name:
         raise expected(f"a name for the {config.kind} tokenizer", got="none", do="set `name` to a folder or a hub name")
+    with torch.random.fork_rng(devices=[]):  # weights from a file must not shift the draws of those that learn
+        return _from_files(config, config.name)
+
+
+def _from_files(config: VideoConfig, name: str) -> VideoTokenizer:
     if config.kind == "autoencoder":
-        return Autoencoder.from_pretrained(Path(config.name))
+        # its latents are what a model learns to draw, so they must not move while it learns
+        return Autoencoder.from_pretrained(Path(name)).requires_grad_(False)
     if config.kind == "tiny":
-        return TinyAutoencoder(Path(f"{config.name}_encoder.safetensors"), Path(f"{config.name}_decoder.safetensors"))
-    return DiffusersVae(config.name, config.revision, subfolder=config.subfolder)
+        return TinyAutoencoder(Path(f"{name}_encoder.safetensors"), Path(f"{name}_decoder.safetensors"))
+    return DiffusersVae(name, config.revision, subfolder=config.subfolder)

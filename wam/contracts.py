@@ -120,6 +120,8 @@ _BATCH_DIMS = {
     "images": "B V T H W C",
     "future": "B V T H W C",
     "future_mask": "B T",
+    "latents": "B V T H W C",
+    "future_latents": "B V T H W C",
     "view_mask": "B V",
     "state": "B S",
     "state_mask": "B S",
@@ -146,6 +148,8 @@ class Batch:
     images        (B, V, T, H, W, C) uint8; the observed past, the last frame being the present
     future        (B, V, T, H, W, C) uint8; frames to come
     future_mask   (B, T) bool; True where the future frame is real, False past the episode's end
+    latents       (B, V, T, h, w, c) of `images`, made before; future_latents those of `future`. Beside them the pictures
+                  may have no pixels, (B, V, T, 0, 0, C)
     view_mask     (B, V) bool; True where the camera exists
     state         (B, S) float32, in the dataset's own units, at the present
     state_mask    (B, S) bool; True where that number is known, all of them where there is no mask
@@ -164,6 +168,8 @@ class Batch:
     images: Tensor
     future: Tensor | None = None
     future_mask: Tensor | None = None
+    latents: Tensor | None = None
+    future_latents: Tensor | None = None
     view_mask: Tensor | None = None
     state: Tensor | None = None
     state_mask: Tensor | None = None
@@ -213,6 +219,11 @@ class Batch:
         return {name: value for name, value in found.items() if value is not None}
 
     def replace(self, **changes: Any) -> Batch:
+        """The same batch with other fields. Latents made of pictures that are replaced go with them."""
+        if "images" in changes:  # of which a causal tokenizer's latents of the future are made too
+            changes = {"latents": None, "future_latents": None} | changes
+        elif "future" in changes:
+            changes = {"future_latents": None} | changes
         return dataclasses.replace(self, **changes)
 
     def without(self, *names: str) -> Batch:

@@ -1,4 +1,4 @@
-"""`wam data info | stats | doctor | convert | curate`."""
+"""`wam data info | stats | doctor | convert | label | curate | cache`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--embed", metavar="MODULE:FUNCTION", help="frames (T, H, W, 3) uint8 -> numbers, for duplicates"
     )
     action.set_defaults(run=curate, overrides=[])
+    action = actions.add_parser(
+        "cache", help="latents and text features of a training run, made before it; the same command goes on"
+    )
+    action.add_argument("config", type=Path, help="of the training, e.g. configs/train/wan2.2-5b-libero.yaml")
+    action.add_argument("--processes", type=int, default=1, help="each with its own encoder, and accelerator if any")
+    action.add_argument("--device", default="", help="cpu or cuda; default: an accelerator if there is one")
+    action.add_argument("overrides", nargs="*", metavar="key=value", help="as of the training: data.latents=FOLDER")
+    action.set_defaults(run=cache)
 
 
 def info(options: argparse.Namespace) -> None:
@@ -155,6 +163,26 @@ def curate(options: argparse.Namespace) -> None:
         print(f"  left out   {count:6d}  {reason}")
     print(f"{done.episodes} episodes, {done.seconds:.0f} s of {done.raw_seconds:.0f} s of raw video, in {done.root}")
     print(f"{done.new} clips new in {done.spent:.0f} s; see manifest.parquet and rejected.parquet there")
+
+
+def cache(options: argparse.Namespace) -> None:
+    import torch
+
+    from wam.settings import load_settings
+    from wam.training.config import TrainConfig
+    from wam.training.latent_cache import precompute
+
+    config = load_settings(TrainConfig, options.config, options.overrides)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with Progress("clips", 0) as bar:
+
+        def show(done: int, total: int) -> None:
+            if not bar.total:
+                bar.total, bar.start = total, done
+            bar.update(done)
+
+        found = precompute(config, device=device, processes=options.processes, progress=show)
+    print(f"latents of {found.clips} clips ({found.new} new) and {found.sentences} sentences in {found.folder}")
 
 
 def _show(bar: Progress, done: int, total: int, note: str = "") -> None:

@@ -17,6 +17,7 @@ from wam.contracts import Batch, expected
 from wam.data.episodes import Episode
 from wam.data.features import ACTION, STATE
 from wam.data.labels import VoxelLabels
+from wam.data.latents import LatentFiles, Latents
 from wam.data.poses import window_cameras
 from wam.data.store import EpisodeStore
 
@@ -38,6 +39,7 @@ class WindowSpec:
     state, action: the columns to read; a dataset without them has no such stream. occupancy: give the labels of that name
     at the present and at each frame to come; geometry: give the cameras' matrices at the present; depth: give that of the
     observed frames, read from video for each window, at the resolution of the images. A dataset without them raises WamError.
+    pictures: without them the frames have no pixels, and no video is read, for a model that is given their latents.
     """
 
     history: int = 1
@@ -51,6 +53,7 @@ class WindowSpec:
     occupancy: bool = False
     geometry: bool = False
     depth: bool = False
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "future", tuple(self.future))
@@ -74,7 +77,8 @@ class WindowDataset:
     window's frames from video. instruction_override: one sentence for all, sentence -> sentence, or a function of the
     episode. embodiment: index of the robot, if a mixture holds several. progress: called with (done, total) episodes.
     A camera of the spec that the dataset lacks gives black frames and view_mask False. sentences: of every window. known_states
-    (S,): which numbers of the state mean something, None: all; a mixture gives them as `state_mask`.
+    (S,): which numbers of the state mean something, None: all; a mixture gives them as `state_mask`. latents: files from which
+    every window is given those of its frames; an episode that has none there is an error.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class WindowDataset:
         instruction_override: Instruction = None,
         embodiment: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        latents: LatentFiles | None = None,
     ) -> None:
         if cache not in ("memory", "none"):
             raise expected("cache memory or none", got=repr(cache), do="name one of the two")
@@ -111,7 +116,11 @@ class WindowDataset:
         self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
         self.sentences = self._sentences(instruction_override)
-        self._frames = self._decode_all(progress) if cache == "memory" else None
+        self._latents: Latents | None = None
+        if latents is not None:
+            clips = [latents.clip(store, episode) for episode in self.episodes]
+            self._latents = latents.open(clips, [episode.length for episode in self.episodes])
+        self._frames = self._decode_all(progress) if cache == "memory" and spec.pictures else None
 
     def __len__(self) -> int:
         return len(self._owner)
@@ -196,6 +205,8 @@ class WindowDataset:
         found: dict[str, Any] = {"images": frames[:, :, : self.spec.history]}
         if self.spec.future:
             found |= {"future": frames[:, :, self.spec.history :], "future_mask": ahead <= last}
+        if self._latents is not None:
+            found |= self._read_latents(rows, past, np.minimum(ahead, last))
         if not self._present.all():
             found["view_mask"] = np.repeat(self._present[None], len(rows), axis=0)
         if self._state is not None:
@@ -244,8 +255,21 @@ class WindowDataset:
             found += own
         return found
 
+    def _read_latents(self, rows: np.ndarray, past: np.ndarray, ahead: np.ndarray) -> dict[str, np.ndarray]:
+        """rows (B,), past (B, T), ahead (B, T) -> latents (B, V, T, h, w, c) and those of the future."""
+        assert self._latents is not None
+        first, seen, foreseen = self._first[rows], [], []
+        for place, row in enumerate(rows):
+            future = rows[place : place + 1] if self._latents.key.future else ahead[place]
+            found = self._latents.read(self._owner[row], past[place] - first[place], future - first[place])
+            seen.append(found[0])
+            foreseen.append(found[1])
+        return {"latents": np.stack(seen)} | ({"future_latents": np.stack(foreseen)} if self.spec.future else {})
+
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         """rows (B, T) -> (B, V, T, H, W, 3)."""
+        if not self.spec.pictures:
+            return np.zeros((len(rows), len(self.cameras), rows.shape[1], 0, 0, 3), np.uint8)
         if self._frames is not None:
             views = np.arange(len(self.cameras))[:, None] * len(self)
             return np.take(self._frames, views + rows[:, None], axis=0)

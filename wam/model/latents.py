@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wam.contracts import expected
+from wam.contracts import Batch, expected
 from wam.model.config import ModelConfig
 from wam.tokenizers.video import VideoTokenizer, to_signed, to_unit
 
@@ -43,6 +43,26 @@ class FrameCoder(nn.Module):
             return self.encode_frames(future)
         frames = torch.cat([images[:, :, -1:], future], dim=2)
         return self.video_tokenizer.encode(signed(frames))[:, :, 1:]
+
+    def observed(self, batch: Batch) -> Tensor:
+        """Latents (B, V, T, h, w, c) of the observed frames: those that the batch brings, else of its pictures."""
+        if batch.latents is None:
+            return self.encode_frames(batch.images)
+        return self._fitting(batch.latents, batch.images.shape[2])
+
+    def foreseen(self, batch: Batch) -> Tensor:
+        """Latents (B, V, T', h, w, c) of the frames to come, likewise."""
+        assert batch.future is not None
+        if batch.future_latents is None:
+            return self.encode_future(batch.images, batch.future)
+        return self._fitting(batch.future_latents, batch.future.shape[2] // self.video_tokenizer.temporal)
+
+    def _fitting(self, latents: Tensor, times: int) -> Tensor:
+        side = self.config.image_size // self.video_tokenizer.spatial
+        wanted = (self.config.views, times, side, side, self.video_tokenizer.channels)
+        if latents.shape[1:] != wanted:
+            raise expected(f"latents of shape (B, {wanted})", got=tuple(latents.shape), do="make them for this model")
+        return latents
 
     def decode_future(self, present: Tensor, latents: Tensor) -> Tensor:
         """Latents (B, V, T', h, w, c) -> frames (B, V, T, H, W, C) in [0, 1]; present: latents of the frame before them."""

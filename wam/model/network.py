@@ -126,7 +126,7 @@ class JointNetwork(FrameCoder):
 
     def context(self, batch: Batch, *, hide: Mapping[str, Tensor] | None = None, time: int = 0) -> Context:
         """Run the streams that no noisy stream reaches. hide: rows (B,) bool from which a vector stream is kept away."""
-        latents = self.encode_frames(batch.images)
+        latents = self.observed(batch)
         size, frames = batch.size, latents.shape[2]
         inputs: dict[str, StreamInput] = {}
         summaries: dict[str, Tensor] = {}

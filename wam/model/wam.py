@@ -122,7 +122,7 @@ class WorldActionModel(nn.Module):
         for name in self.available(batch) if streams is None else streams:
             value = getattr(batch, name)
             if name == "future":
-                found[name] = self.network.encode_future(batch.images, value)
+                found[name] = self.network.foreseen(batch)
             else:
                 found[name] = value[:, None, None] if name == "value" else value
         return found

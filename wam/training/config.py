@@ -10,6 +10,9 @@ from wam.model.cloning import CloningConfig
 from wam.model.config import ModelConfig
 from wam.tokenizers.latent_action.config import LatentActionConfig
 
+CACHED_STAGES = ("joint", "pretrain", "posttrain")
+"""Those that can train on latents made before."""
+
 
 @dataclass(kw_only=True)
 class DataPart:
@@ -28,7 +31,11 @@ class DataPart:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """parts: the mixture. held_out: share of each task's episodes kept for evaluation, chosen by split_seed."""
+    """parts: the mixture. held_out: share of each task's episodes kept for evaluation, chosen by split_seed.
+
+    latents: a folder of latents that `wam data cache` made with this config, read in place of encoding frames and sentences in
+    every step; empty: encode. half_latents: kept as float16, which takes half the room and is no longer exact.
+    """
 
     parts: list[DataPart] = field(default_factory=list)
     cameras: list[str] = field(default_factory=lambda: ["side", "top"])
@@ -36,6 +43,8 @@ class DataConfig:
     split_seed: int = 0
     cache: Literal["memory", "none"] = "memory"
     workers: int = 1
+    latents: str = ""
+    half_latents: bool = False
 
 
 @dataclass(kw_only=True)
@@ -115,6 +124,12 @@ class TrainConfig:
             raise expected("steps or minutes above 0", got=f"{self.steps} and {self.minutes}", do="set one of them")
         if self.tracker not in ("tensorboard", "wandb", "trackio", "none"):
             raise expected("tracker tensorboard, wandb, trackio or none", got=repr(self.tracker), do="name one")
+        if self.data.latents and self.stage not in CACHED_STAGES:
+            raise expected(
+                f"one of the stages {', '.join(CACHED_STAGES)} for data.latents",
+                got=self.stage,
+                do="leave data.latents out: this stage looks at pixels",
+            )
         if self.pseudo_labels and not (self.latent_actions and "action" in self.model.streams):
             raise expected(
                 "latent_actions and an action stream, which pseudo-labels are read from and are for",

@@ -12,6 +12,7 @@ import numpy as np
 from wam.contracts import Batch, expected
 from wam.data.features import ACTION, STATE
 from wam.data.labels import OCCUPANCY, Labels
+from wam.data.latents import LatentFiles
 from wam.data.mixture import Mixture
 from wam.data.splits import split_episodes, task_of
 from wam.data.store import EpisodeStore
@@ -41,14 +42,21 @@ def window_spec(config: TrainConfig) -> WindowSpec:
     )
 
 
+def training_episodes(store: EpisodeStore, part: DataPart, data: DataConfig) -> list[int]:
+    """The episodes of one dataset that are trained on."""
+    train, _ = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)
+    return some_of_each_task(store, train, skip=part.skip, take=part.take)
+
+
 def open_part(
-    part: DataPart, data: DataConfig, spec: WindowSpec
+    part: DataPart, data: DataConfig, spec: WindowSpec, latents: LatentFiles | None = None
 ) -> tuple[list[tuple[WindowDataset, float, str]], Batch | None]:
-    """Training windows of one dataset, demonstrations and play apart, and a few held-out ones (play if there is any)."""
+    """Training windows of one dataset, demonstrations and play apart, and a few held-out ones (play if there is any), whose
+    pictures are always there."""
     store = EpisodeStore(part.root)
     name = part.name or Path(part.root).name
-    train, held_out = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)
-    train = some_of_each_task(store, train, skip=part.skip, take=part.take)
+    train = training_episodes(store, part, data)
+    held_out = split_episodes(store, held_out_share=data.held_out, seed=data.split_seed)[1]
     random = [i for i in train if store.episodes[i].play]
     expert = [i for i in train if not store.episodes[i].play]
     share = part.play_share
@@ -59,14 +67,18 @@ def open_part(
     if part.hide_actions:
         spec = replace(spec, action=HIDDEN, state=HIDDEN)
     parts = [
-        (WindowDataset(store, spec, episodes=episodes, cache=data.cache), part.weight * weight, name + ending)
+        (
+            WindowDataset(store, spec, episodes=episodes, cache=data.cache, latents=latents),
+            part.weight * weight,
+            name + ending,
+        )
         for ending, (episodes, weight) in weights.items()
         if episodes and weight > 0
     ]
     aside = [i for i in held_out if store.episodes[i].play] or held_out
     if not aside:
         return parts, None
-    windows = WindowDataset(store, spec, episodes=aside[:8], cache="memory")
+    windows = WindowDataset(store, replace(spec, pictures=True), episodes=aside[:8], cache="memory")
     chosen = np.unique(np.linspace(0, len(windows) - 1, CHECK_WINDOWS).astype(int))
     return parts, windows.batch(chosen)
 
@@ -90,11 +102,14 @@ def some_of_each_task(store: EpisodeStore, episodes: Sequence[int], *, skip: int
     return chosen
 
 
-def make_mixture(config: TrainConfig) -> tuple[Mixture, Batch | None]:
-    """The mixture a config names, and a few held-out windows."""
+def make_mixture(
+    config: TrainConfig, *, latents: LatentFiles | None = None, pictures: bool = True
+) -> tuple[Mixture, Batch | None]:
+    """The mixture a config names, and a few held-out windows. latents: given with its windows; pictures: given too."""
     if not config.data.parts:
         raise expected("at least one dataset", got="none", do="set data.parts, e.g. `data.parts=[{root: FOLDER}]`")
-    opened = [open_part(part, config.data, window_spec(config)) for part in config.data.parts]
+    spec = replace(window_spec(config), pictures=pictures)
+    opened = [open_part(part, config.data, spec, latents) for part in config.data.parts]
     mixture = Mixture([one for parts, _ in opened for one in parts])
     return mixture, next((aside for _, aside in opened if aside is not None), None)
 

@@ -15,6 +15,7 @@ from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
 from wam.training.data import fit_dimensions, fit_grid, fit_normalizers, make_mixture
+from wam.training.latent_cache import open_cache
 from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
 from wam.training.pseudo import PseudoLabels
@@ -31,7 +32,9 @@ class JointStage:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.mixture, self.aside = make_mixture(config)
+        made = open_cache(config)
+        given: dict[str, Any] = {} if made is None else {"latents": made.files, "pictures": made.pictures}
+        self.mixture, self.aside = make_mixture(config, **given)
         first = self.mixture.datasets[0].store
         self.action_space = next(
             (d.store.info.action_space for d in self.mixture.datasets if d.store.info.action_space), None
@@ -48,7 +51,8 @@ class JointStage:
                 got="none",
                 do="set latent_actions to a trained one's folder",
             )
-        self.model = WorldActionModel(config.model, action_space=self.action_space)
+        encoders: dict[str, Any] = {} if made is None else {"video": made.video, "text": made.text}
+        self.model = WorldActionModel(config.model, action_space=self.action_space, **encoders)
         self.started = start_from(self.model, config.start) if config.start.checkpoint else None
         if self.started is not None:
             print(self.started, flush=True)

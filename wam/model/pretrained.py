@@ -15,6 +15,7 @@ from wam.files import write_bytes
 from wam.model.backbones.bases import find_backbones, is_left_out
 from wam.model.card import write_card
 from wam.model.config import ModelConfig
+from wam.model.index import write_index
 from wam.model.stems import TextStem
 from wam.model.wam import WorldActionModel
 from wam.settings import build, to_plain
@@ -52,9 +53,11 @@ def save_pretrained(
         action_space=model.action_space,
     )
     write_bytes(folder / CARD, card.encode())
+    plain = to_plain(replace(config, attention="auto", checkpointing="none"))  # of the machine, not the model
+    write_index(folder, plain)
     Checkpoint(
         config={
-            "model": to_plain(replace(config, attention="auto", checkpointing="none")),  # of the machine, not the model
+            "model": plain,
             **({"backbones": held} if held else {}),
             "action_space": model.action_space.to_dict() if model.action_space else None,
             "cameras": list(cameras),

@@ -25,7 +25,7 @@ from wam.contracts import ActionSpace, Batch, expected
 from wam.diffusion.clocks import decoupled_clocks, sampling_clocks
 from wam.diffusion.flow import SMALLEST_CLOCK, to_clean, to_velocity
 from wam.diffusion.guidance import guide
-from wam.diffusion.samplers import Signals, initial_noise, integrate, integrate_with_schedulers
+from wam.diffusion.samplers import AfterStep, Signals, initial_noise, integrate, integrate_with_schedulers
 from wam.geometry.cameras import Cameras
 from wam.model.backbones.bases import leave_out
 from wam.model.backbones.load import Backbone
@@ -164,6 +164,7 @@ class WorldActionModel(nn.Module):
         steering: Steering | None = None,
         inpainting: Inpainting | None = None,
         path: list[Signals] | None = None,
+        after_step: AfterStep | None = None,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
@@ -173,7 +174,7 @@ class WorldActionModel(nn.Module):
         same_noise: every row starts from the same noise, so that a row's sample does not depend on its batch. steering: a
         cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with; its method
         `prefix` is that of the training where this conditional was trained with one. path: takes the wanted signals,
-        normalised, at every clock on the way.
+        normalised, at every clock on the way; after_step: is shown them after every step and may give others to go on from.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
@@ -251,10 +252,10 @@ class WorldActionModel(nn.Module):
         elif schedulers is not None:
             if path is not None:
                 raise expected("a sampler of our own where the path is wanted", got="schedulers", do="leave them out")
-            final = integrate_with_schedulers(velocity, start, schedulers)
+            final = integrate_with_schedulers(velocity, start, schedulers, after=after_step)
             ends = dict.fromkeys(want, 0.0)
         else:
-            final = integrate(velocity, start, laid, sampler=sampler, path=path)
+            final = integrate(velocity, start, laid, sampler=sampler, path=path, after=after_step)
             ends = {s: float(laid[s][-1]) for s in want}
         found = self._finish(final, ends, context.present)
         if voxels:

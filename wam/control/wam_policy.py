@@ -16,6 +16,7 @@ from wam.control.past import Past
 from wam.control.policy import stack
 from wam.files import sha256
 from wam.model.cloning import CloningPolicy
+from wam.model.graphs import PolicyGraph
 from wam.model.inpainting import Inpainting
 from wam.model.pretrained import from_pretrained
 from wam.model.steering import Steering
@@ -41,6 +42,8 @@ class WamPolicy:
     seed: every call and every row starts from the same noise, so a rollout repeats, whatever else shares its batch.
     future_stop: of conditional joint, the clock at which the future stops while the action comes clean (decoupled). steer: what
     a batch of observations is to be kept away from, if anything. jacobian: of guided continuation, see `wam.model.inpainting`.
+    reuse: see `WorldActionModel.sample`. graphs: record the policy's kernels once for each batch size and replay them, on an
+    accelerator (`wam.model.graphs`); chunks that continue others are drawn as ever.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class WamPolicy:
         device: str | torch.device = "cpu",
         steer: Callable[[Batch], Steering] | None = None,
         jacobian: Literal["network", "identity"] = "identity",
+        reuse: float | None = None,
+        graphs: bool = False,
     ) -> None:
         if conditional not in ("policy", "joint"):
             raise expected("conditional policy or joint", got=repr(conditional), do="choose one of the two")
@@ -65,12 +70,21 @@ class WamPolicy:
             raise expected(
                 "conditional joint, for a future that stops early", got=conditional, do="leave future_stop out"
             )
+        if graphs and (conditional != "policy" or guidance != 1.0 or steer is not None or reuse is not None):
+            raise expected(
+                "conditional policy without guidance, steering or reuse, for graphs",
+                got=f"{conditional}, guidance {guidance:g}" + (", and one of the others" if steer or reuse else ""),
+                do="leave graphs out",
+            )
         self.model, self.cameras = model.to(device).eval(), tuple(cameras or model.cameras)
         self.chunk, self.conditional = model.config.chunk, conditional
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed, "same_noise": True}
         if future_stop:
             self.options["future_stop"] = future_stop
+        if reuse is not None:
+            self.options["reuse"] = reuse
         self.device, self.steer, self.jacobian = device, steer, jacobian
+        self._graphs: dict[int, PolicyGraph] | None = {} if graphs and isinstance(model, WorldActionModel) else None
         self.past = Past(model.config.history)
 
     def reset(self, index: int | None = None) -> None:
@@ -128,7 +142,16 @@ class WamPolicy:
         batch = self.seen(observations, slots)
         if self.steer is not None:
             options["steering"] = self.steer(batch)
+        if self._graphs is not None and not options:
+            return self.clipped(self._replayed(batch, self._graphs))
         return self.clipped(getattr(self.model, self.conditional)(batch, **self.options, **options).action)
+
+    def _replayed(self, batch: Batch, graphs: dict[int, PolicyGraph]) -> torch.Tensor:
+        assert isinstance(self.model, WorldActionModel)
+        context = self.model.context(batch)
+        if batch.size not in graphs:
+            graphs[batch.size] = PolicyGraph(self.model, context, steps=self.options["steps"])
+        return graphs[batch.size](context, seed=self.options["seed"], same_noise=True)
 
     def seen(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> Batch:
         """What the model is shown: the present, and what the slots were shown before, which this adds to."""

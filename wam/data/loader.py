@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from wam.contracts import Batch, expected
+from wam.data.courier import Courier
 from wam.data.mixture import Mixture
 from wam.data.sampler import ResumableSampler
 
@@ -18,6 +21,7 @@ class BatchLoader:
 
     batch_size counts windows over all ranks; a rank gets its share. The sampler's position follows the batches handed
     out, not those made ahead, so its state at any moment resumes with the very next batch.
+    courier: takes batches to another device while the consumer works.
     wait_seconds: time the consumer spent waiting; wait_share: over the time since the first batch was asked for.
     """
 
@@ -30,11 +34,12 @@ class BatchLoader:
         workers: int = 1,
         prefetch: int = 4,
         steps: int | None = None,
+        courier: Courier | None = None,
     ) -> None:
         if workers < 0 or prefetch < 1:
             raise expected("workers >= 0 and prefetch >= 1", got=f"{workers} and {prefetch}", do="correct the numbers")
         self.mixture, self.sampler, self.batch_size = mixture, sampler, batch_size
-        self.workers, self.prefetch, self.steps = workers, prefetch, steps
+        self.workers, self.prefetch, self.steps, self.courier = workers, prefetch, steps, courier
         self.wait_seconds, self.batches = 0.0, 0
         self._started: float | None = None
 
@@ -66,10 +71,12 @@ class BatchLoader:
         try:
             while self.steps is None or given < self.steps:
                 while len(pending) < self.prefetch and (self.steps is None or made < self.steps):
-                    pending.append(pool.submit(self.mixture.batch, self.sampler.shard(ahead, self.batch_size)))
+                    pending.append(pool.submit(self._make, self.sampler.shard(ahead, self.batch_size)))
                     ahead, made = ahead + self.batch_size, made + 1
                 begun = time.perf_counter()
                 batch = pending.popleft().result()
+                if self.courier is not None:
+                    self.courier.deliver(batch)
                 given += 1
                 self._account(begun)
                 yield batch
@@ -80,10 +87,16 @@ class BatchLoader:
         given = 0
         while self.steps is None or given < self.steps:
             begun = time.perf_counter()
-            batch = self.mixture.batch(self.sampler.shard(self.sampler.position, self.batch_size))
+            batch = self._make(self.sampler.shard(self.sampler.position, self.batch_size))
+            if self.courier is not None:
+                self.courier.deliver(batch)
             given += 1
             self._account(begun)
             yield batch
+
+    def _make(self, draws: np.ndarray) -> Batch:
+        batch = self.mixture.batch(draws)
+        return batch if self.courier is None else self.courier.fetch(batch)
 
     def _account(self, begun: float) -> None:
         self.wait_seconds += time.perf_counter() - begun

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -116,6 +117,7 @@ class JointLayer(nn.Module):
         super().__init__()
         self._experts = (dict(experts),)  # in a tuple: modules that others own are no submodules here
         self.attention, self.checkpointing = attention, checkpointing
+        self.compiled = False
 
     @property
     def experts(self) -> dict[str, Any]:
@@ -135,10 +137,13 @@ class JointLayer(nn.Module):
 
             def run(*leaves: Any) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
                 tokens, told, known = tree_unflatten(leaves, shape)
-                return self._run(tokens, told, known, reading, keys_only)
+                return self._how()(self, tokens, told, known, reading, keys_only)
 
             return checkpoint(run, *leaves, use_reentrant=False)  # tensors one by one, so that it sees them all
-        return self._run(h, conditions, cached, reading, keys_only)
+        return self._how()(self, h, conditions, cached, reading, keys_only)
+
+    def _how(self) -> Any:
+        return _compiled_run() if self.compiled else JointLayer._run
 
     def _run(
         self,
@@ -173,6 +178,22 @@ class JointLayer(nn.Module):
             attended = attend(queries[s], keys, values, mask=mask, kernel=self.attention)
             updated[s] = self.experts[reading.experts[s]].update(tokens, attended, modulation[s])
         return updated, own
+
+
+@cache
+def _compiled_run() -> Any:
+    """One function for all layers: what is compiled for one serves the others, whose weights alone differ."""
+    # a conditional's streams, the context's and its last layer's are each a case of their own, in training and in sampling
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # type: ignore[attr-defined]
+    return torch.compile(JointLayer._run)
+
+
+def compile_blocks(module: nn.Module, on: bool = True) -> None:
+    """Compile the repeated layer of every joint transformer inside, not the model around it: minutes become seconds, and
+    shapes may change outside. The same result within rounding."""
+    for part in module.modules():
+        if isinstance(part, JointLayer):
+            part.compiled = on
 
 
 class JointTransformer(nn.Module):

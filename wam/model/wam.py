@@ -25,6 +25,7 @@ from wam.contracts import ActionSpace, Batch, expected
 from wam.diffusion.clocks import decoupled_clocks, sampling_clocks
 from wam.diffusion.flow import SMALLEST_CLOCK, to_clean, to_velocity
 from wam.diffusion.guidance import guide
+from wam.diffusion.reuse import Reusing
 from wam.diffusion.samplers import AfterStep, Signals, initial_noise, integrate, integrate_with_schedulers
 from wam.geometry.cameras import Cameras
 from wam.model.backbones.bases import leave_out
@@ -135,6 +136,15 @@ class WorldActionModel(nn.Module):
         dim, length = chunk_shape(c, stream)
         return size, length, dim
 
+    def initial_noise(self, size: int, *, seed: int, same: bool, device: torch.device) -> Signals:
+        """Of every noisy stream; same: every row starts from the same."""
+        return {
+            s: initial_noise(self.signal_shape(s, 1 if same else size), seed=seed + 7919 * i, device=device).expand(
+                self.signal_shape(s, size)
+            )
+            for i, s in enumerate(self.config.noisy)
+        }
+
     # sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -165,6 +175,7 @@ class WorldActionModel(nn.Module):
         inpainting: Inpainting | None = None,
         path: list[Signals] | None = None,
         after_step: AfterStep | None = None,
+        reuse: float | None = None,
     ) -> Sample:
         """Draw the wanted streams given the given ones.
 
@@ -175,6 +186,7 @@ class WorldActionModel(nn.Module):
         cost that the wanted action is kept clear of. inpainting: a chunk that the wanted action is to agree with; its method
         `prefix` is that of the training where this conditional was trained with one. path: takes the wanted signals,
         normalised, at every clock on the way; after_step: is shown them after every step and may give others to go on from.
+        reuse: cosine of the last two velocities from which the last is taken again in place of a network call; None: never.
 
         `occupancy` may be wanted where the model has voxels and the batch its cameras: read off the future that is drawn or
         given, or of the present alone where there is neither.
@@ -195,12 +207,7 @@ class WorldActionModel(nn.Module):
             raise expected(f"a batch with {', '.join(missing)}", got="none", do="give what the conditional is given")
         context = context or self.context(batch, given=given)
         bare = self.context(batch.without("instruction"), given=given) if guidance != 1.0 else None
-        noise = {
-            s: initial_noise(
-                self.signal_shape(s, 1 if same_noise else batch.size), seed=seed + 7919 * i, device=device
-            ).expand(self.signal_shape(s, batch.size))
-            for i, s in enumerate(self.config.noisy)
-        }
+        noise = self.initial_noise(batch.size, seed=seed, same=same_noise, device=device)
         start = {s: noise[s] for s in want}
         settled: Tensor | None = None
         if inpainting is not None and inpainting.method == "prefix" and self._continues(given, want):
@@ -208,17 +215,17 @@ class WorldActionModel(nn.Module):
             settled = settled_prefix(inpainting, like=start["action"], longest=self.config.longest_prefix)
             start["action"] = torch.where(settled[..., None], known_chunk, start["action"])
         fixed = {s: clean[s] for s in given if s in clean}
-        fixed |= {s: noise[s] for s in self._unsaid(given, want)}
+        fixed |= {s: noise[s] for s in self.unsaid(given, want)}
         fixed_clocks = {s: torch.full((), 0.0 if s in clean and s in given else 1.0, device=device) for s in fixed}
 
         drawn: dict[str, Drawn] = {}
 
         def guided(known: Context, signals: Signals, now: Mapping[str, Tensor]) -> Signals:
             every, clock = {**signals, **fixed}, {**now, **fixed_clocks}
-            slopes = self._velocity(known, every, clock, want, settled=settled, drawn=drawn)
+            slopes = self.velocity(known, every, clock, want, settled=settled, drawn=drawn)
             if bare is None:
                 return slopes
-            return guide(slopes, self._velocity(bare, every, clock, want, settled=settled), guidance)
+            return guide(slopes, self.velocity(bare, every, clock, want, settled=settled), guidance)
 
         def velocity(signals: Signals, now: Mapping[str, Tensor]) -> Signals:
             known = context if cached else self.context(batch, given=given)
@@ -244,7 +251,8 @@ class WorldActionModel(nn.Module):
                 slopes = {**slopes, "action": slopes["action"].masked_fill(settled[..., None], 0.0)}
             return slopes
 
-        laid = {s: self._sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
+        field = velocity if reuse is None or not want else Reusing(velocity, least=reuse)
+        laid = {s: self.sampling_clocks(s, steps).to(device) for s in want} | dict(clocks or {})
         if not want:
             final, ends = {}, {}
             if "future" in fixed:
@@ -252,10 +260,10 @@ class WorldActionModel(nn.Module):
         elif schedulers is not None:
             if path is not None:
                 raise expected("a sampler of our own where the path is wanted", got="schedulers", do="leave them out")
-            final = integrate_with_schedulers(velocity, start, schedulers, after=after_step)
+            final = integrate_with_schedulers(field, start, schedulers, after=after_step)
             ends = dict.fromkeys(want, 0.0)
         else:
-            final = integrate(velocity, start, laid, sampler=sampler, path=path, after=after_step)
+            final = integrate(field, start, laid, sampler=sampler, path=path, after=after_step)
             ends = {s: float(laid[s][-1]) for s in want}
         found = self._finish(final, ends, context.present)
         if voxels:
@@ -263,11 +271,12 @@ class WorldActionModel(nn.Module):
             found = replace(found, occupancy=logits.sigmoid())
         return found
 
-    def _sampling_clocks(self, stream: str, steps: int) -> Tensor:
+    def sampling_clocks(self, stream: str, steps: int) -> Tensor:
+        """(steps + 1,) falling clocks, laid by the stream's own shift."""
         clock = self.config.streams[stream].clock
         return sampling_clocks(steps, shift=clock.sampling_shift or clock.shift)
 
-    def _velocity(
+    def velocity(
         self,
         context: Context,
         signals: Signals,
@@ -276,6 +285,7 @@ class WorldActionModel(nn.Module):
         settled: Tensor | None = None,
         drawn: dict[str, Drawn] | None = None,
     ) -> Signals:
+        """Of each wanted stream, at these clocks (scalars) by stream; settled, drawn: as `denoise` has them."""
         ordered = {s: signals[s] for s in self.config.noisy if s in signals}
         rows = {s: clocks[s].to(context.present.device).float().expand(context.size) for s in ordered}
         predictions = self.network.denoise(context, ordered, rows, settled=settled, drawn=drawn)
@@ -305,7 +315,7 @@ class WorldActionModel(nn.Module):
         rows = [row for row in config.conditionals if config.continues(row) and row.of("clean") == told]
         return config.longest_prefix > 0 and any(row.of("draw", "shared") == set(want) for row in rows)
 
-    def _unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
+    def unsaid(self, given: Sequence[str], want: Sequence[str]) -> list[str]:
         """Streams neither given nor wanted that stay in, as pure noise: those the matching training conditional kept."""
         row = matching_conditional(self.config.conditionals, given, want)
         return [s for s, rule in row.clocks.items() if rule == "noise"] if row else []
@@ -326,9 +336,14 @@ class WorldActionModel(nn.Module):
 
         What else the training row named `policy` draws is drawn along: GO-1 plans in latent actions, and acts on them.
         """
+        return self.sample(batch, want=self.drawn_by_policy, steps=steps, **options)
+
+    @property
+    def drawn_by_policy(self) -> tuple[str, ...]:
+        """The streams that `policy` wants: the action, and what training drew with it."""
         row = next((row for row in self.config.conditionals if row.name == "policy"), None)
         drawn = [s for s in self.config.noisy if s != "future" and row and row.clocks.get(s) in ("draw", "shared")]
-        return self.sample(batch, want=drawn if "action" in drawn else ("action",), steps=steps, **options)
+        return tuple(drawn) if "action" in drawn else ("action",)
 
     def imagine(self, batch: Batch, *, steps: int = 4, **options: Any) -> Sample:
         """p(future | observation, text)."""

@@ -34,7 +34,8 @@ class DataConfig:
     """parts: the mixture. held_out: share of each task's episodes kept for evaluation, chosen by split_seed.
 
     latents: a folder of latents that `wam data cache` made with this config, read in place of encoding frames and sentences in
-    every step; empty: encode. half_latents: kept as float16, which takes half the room and is no longer exact.
+    every step; empty: encode. half_latents: kept as float16, which takes half the room and is no longer exact. prefetch:
+    batches are made ahead in the host's memory, or moved to the accelerator ahead too.
     """
 
     parts: list[DataPart] = field(default_factory=list)
@@ -45,6 +46,7 @@ class DataConfig:
     workers: int = 1
     latents: str = ""
     half_latents: bool = False
+    prefetch: Literal["host", "device"] = "host"
 
 
 @dataclass(kw_only=True)
@@ -90,7 +92,8 @@ class TrainConfig:
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
 
     batch_size: windows of a step's part, over all ranks. sharding: `fsdp2` spreads weights, gradients and optimizer state over
-    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself.
+    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself. compile: the repeated
+    layers, by torch.compile, which takes a minute at the start and is worth it on an accelerator.
     """
 
     output: str = "runs/train"
@@ -107,6 +110,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     threads: int = 0
     sharding: Literal["none", "fsdp2"] = "none"
+    compile: bool = False
     ema: float = 0.995
     log_every: int = 10
     save_every: int = 500

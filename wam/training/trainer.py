@@ -24,8 +24,10 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Pro
 from torch import nn
 
 from wam.contracts import Batch, WamError, expected
+from wam.data.courier import Courier
 from wam.data.loader import BatchLoader
 from wam.data.sampler import ResumableSampler
+from wam.model.joint import compile_blocks
 from wam.progress import Progress, duration
 from wam.settings import save_settings, to_plain
 from wam.training.config import TrainConfig
@@ -113,6 +115,7 @@ class Trainer:
             raise expected(
                 "data-parallel training or FSDP2", got=kind.value, do="launch with one of configs/accelerate/*.yaml"
             )
+        compile_blocks(stage.module, config.compile)
         self.sharded = wants_shards(config.sharding, self.accelerator)
         if config.optimizer.kind == "muon" and self.sharded:
             raise expected(
@@ -157,9 +160,9 @@ class Trainer:
             # the project of wandb and trackio; of tensorboard, the folder of the run that its files lie in
             project = "tensorboard" if config.tracker == "tensorboard" else "wam"
             self.accelerator.init_trackers(project, config={"seed": config.seed, "stage": config.stage})
-        loader = BatchLoader(
-            self.stage.mixture, self.sampler, batch_size=config.batch_size, workers=config.data.workers
-        )
+        courier = Courier(self.accelerator.device) if config.data.prefetch == "device" else None
+        workers, size = config.data.workers, config.batch_size
+        loader = BatchLoader(self.stage.mixture, self.sampler, batch_size=size, workers=workers, courier=courier)
         batches = iter(loader)
         begun, latest, checks = time.perf_counter(), {}, {}
         timed: list[float] = []

@@ -92,3 +92,15 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("wam.cli.evaluating.report", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["report", str(tmp_path)])
+
+
+def test_a_benchmark_of_an_accelerator_that_is_not_here_writes_no_figure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, said = run(capsys, "bench", "gpu", "--json", str(tmp_path / "gpu.json"))
+    assert status == 77
+    assert "nothing was measured" in said
+    assert not (tmp_path / "gpu.json").exists()

@@ -75,6 +75,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "device": CPU,
     },
     "ranks": {"steps": 4, "warmup": 1, "repeats": 1, "batch_size": 4, "precision": "fp32"},
+    "gpu": {
+        "models": ("native-nano", "wan-nano"),
+        "train_steps": 2,
+        "chunks": 3,
+        "precision": "fp32",
+        "compiled": False,
+        "peak": 1e12,
+        "device": CPU,
+    },
     "plan": {"rows": [r for r in PUBLISHED if r.system in ("GPT-2, nanoGPT", "LTX-Video, finetrainers")]},
 }
 
@@ -108,6 +117,11 @@ PROMISED = {
     "parity": {"max_abs_diff": Target(value=1e-5, at_least=False)},
     "backbone": {"step_ratio": Target(value=1.05, at_least=False)},
     "ranks": {"speedup": Target(value=1.6)},
+    "gpu": {
+        "mfu": Target(value=0.45),
+        "policy_ms": Target(value=20.0, at_least=False),
+        "joint_ms": Target(value=150.0, at_least=False),
+    },
     "plan": {"median_error": Target(value=0.30, at_least=False)},
 }
 NEEDS = {"server": "websockets", "fuzz-server": "websockets"}

@@ -118,3 +118,44 @@ def test_a_plan_measures_the_peak_of_memory(device: torch.device) -> None:
 def test_the_step_benchmark_runs_where_the_model_runs(device: torch.device) -> None:
     result = bench_step(repeats=3, device=device)
     assert 0 < result.figures["step_ratio"] < math.inf
+
+
+def test_a_recorded_policy_draws_what_the_policy_draws(device: torch.device) -> None:
+    from wam.model.graphs import PolicyGraph
+
+    model = make_model().to(device)
+    graph = PolicyGraph(model, model.context(make_batch(1).to(device)), steps=3)
+    for seed in (1, 2):
+        batch = make_batch(1, seed=seed).to(device)
+        wanted = model.policy(batch, steps=3, seed=seed).action
+        torch.testing.assert_close(graph(model.context(batch), seed=seed), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_layers_give_the_same_sample(device: torch.device) -> None:
+    from wam.model.joint import compile_blocks
+
+    model, batch = make_model().to(device), make_batch().to(device)
+    plain = model.joint(batch, steps=2)
+    compile_blocks(model)
+    torch.testing.assert_close(model.joint(batch, steps=2).action, plain.action, atol=1e-3, rtol=1e-3)
+
+
+def test_a_courier_brings_what_there_was(device: torch.device) -> None:
+    from wam.data.courier import Courier
+
+    courier, batch = Courier(device), make_batch()
+    moved = courier.fetch(batch)
+    courier.deliver(moved)
+    for name, value in batch.tensors().items():
+        assert getattr(moved, name).is_cuda
+        assert torch.equal(getattr(moved, name).cpu(), value)
+
+
+def test_the_accelerators_benchmark_measures_a_small_model(device: torch.device) -> None:
+    from wam.evaluation.bench.gpu import bench_gpu
+
+    result = bench_gpu(models=("native-nano", "wan-nano"), train_steps=3, chunks=5, device=device, peak=1e15)
+    for kind in ("native-nano", "wan-nano"):
+        row = result.detail[kind]
+        assert not [said for said in row.values() if isinstance(said, str) and said.startswith("failed")]
+    assert all(math.isfinite(value) and value > 0 for value in result.figures.values())

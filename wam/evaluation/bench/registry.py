@@ -13,6 +13,7 @@ from wam.contracts import expected
 from wam.evaluation.bench.backbone import bench_backbone, bench_parity
 from wam.evaluation.bench.curate import bench_curate
 from wam.evaluation.bench.fuzz_guard import bench_fuzz_guard
+from wam.evaluation.bench.gpu import bench_gpu
 from wam.evaluation.bench.latency import bench_latency
 from wam.evaluation.bench.loader import bench_loader
 from wam.evaluation.bench.occupancy import bench_occupancy
@@ -54,6 +55,7 @@ BENCHES: dict[str, Callable[..., BenchResult]] = {
     "backbone": bench_backbone,
     "ranks": bench_ranks,
     "plan": bench_plan,
+    "gpu": bench_gpu,
 }
 
 

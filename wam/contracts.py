@@ -130,6 +130,7 @@ _BATCH_DIMS = {
     "latent_action": "B K A",
     "latent_action_mask": "B K",
     "occupancy": "B T X Y Z",
+    "occupancy_colour": "B T X Y Z C",
     "value": "B",
     "depth": "B V T H W",
     "intrinsics": "B V 3 3",
@@ -157,6 +158,7 @@ class Batch:
     action_mask   (B, K) bool; True where the action is real
     latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes; latent_action_mask (B, K) bool, where known
     occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown; at the present, then at each frame to come
+    occupancy_colour  (B, T, X, Y, Z, C) uint8; red, green, blue, and 255 where that colour is known, else 0
     value         (B,) float32 return to go
     depth         (B, V, T, H, W) float32 metres;  intrinsics (B, V, 3, 3);  extrinsics (B, V, 4, 4) camera-to-world
     embodiment    (B,) int64 index of the robot
@@ -178,6 +180,7 @@ class Batch:
     latent_action: Tensor | None = None
     latent_action_mask: Tensor | None = None
     occupancy: Tensor | None = None
+    occupancy_colour: Tensor | None = None
     value: Tensor | None = None
     depth: Tensor | None = None
     intrinsics: Tensor | None = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.data.toy_episodes import write_toy
 from wam.contracts import WamError
-from wam.data.labels import OCCUPANCY, Labels, pack_voxels, unpack_voxels
+from wam.data.labels import OCCUPANCY, Labels, has_colours, pack_colours, pack_voxels, unpack_voxels
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 
@@ -54,6 +54,53 @@ def test_windows_give_the_grid_at_the_present_and_at_frames_to_come(store: Episo
         last = episode.length - 1
         for slot, offset in enumerate((0, 1, 3)):
             assert (found[0, slot].numpy() == grids[episode.index][min(frame + offset, last)]).all()
+
+
+def paint(store: EpisodeStore) -> dict[int, np.ndarray]:
+    """The same with random colours of some of what is filled."""
+    labels, rng = Labels(store.root, OCCUPANCY, about={**ABOUT, "colour": True}), np.random.default_rng(1)
+    colours = {}
+    for index in range(len(store)):
+        episode = store.episode(index)
+        filled = rng.random((episode.length, *SHAPE)) < 0.5
+        painted = rng.integers(0, 256, (*filled.shape, 4), np.uint8)
+        painted[..., 3] = 255
+        colours[index] = painted * (filled & (rng.random(filled.shape) < 0.6))[..., None]
+        labels.write(episode, {"filled": pack_voxels(filled), **pack_colours(colours[index])})
+    return colours
+
+
+def test_windows_give_the_colours_that_were_written(store: EpisodeStore) -> None:
+    colours = paint(store)
+    dataset = WindowDataset(store, WindowSpec(future=(1, 3), chunk=2, occupancy=True, colour=True))
+    rows = [0, len(dataset) - 1, 4]  # in no order, so that a frame's own colours must be found
+    found = dataset.batch(rows).occupancy_colour
+    assert found is not None
+    assert tuple(found.shape) == (3, 3, *SHAPE, 4)
+    for place, index in enumerate(rows):
+        episode, frame = dataset.episode_of(index)
+        for slot, offset in enumerate((0, 1, 3)):
+            assert (found[place, slot].numpy() == colours[episode.index][min(frame + offset, episode.length - 1)]).all()
+    assert WindowDataset(store, WindowSpec(occupancy=True)).batch([0]).occupancy_colour is None
+
+
+def test_frames_without_any_colour_are_blank(store: EpisodeStore) -> None:
+    labels = Labels(store.root, OCCUPANCY, about={**ABOUT, "colour": True})
+    for index in range(len(store)):
+        blank = np.zeros((store.episode(index).length, *SHAPE), np.uint8)
+        labels.write(
+            store.episode(index), {"filled": pack_voxels(blank > 0), **pack_colours(np.stack([blank] * 4, -1))}
+        )
+    found = WindowDataset(store, WindowSpec(colour=True)).batch([0, 3]).occupancy_colour
+    assert found is not None
+    assert not found.any()
+
+
+def test_colours_asked_for_of_labels_without_say_how_to_make_them(store: EpisodeStore) -> None:
+    fill(store)
+    assert not has_colours(store.root)
+    with pytest.raises(WamError, match=r"made without; delete .* --colour"):
+        WindowDataset(store, WindowSpec(occupancy=True, colour=True))
 
 
 def test_windows_without_frames_to_come_give_the_present(store: EpisodeStore) -> None:

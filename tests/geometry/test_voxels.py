@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from wam.contracts import WamError
-from wam.geometry.cameras import to_world
+from wam.geometry.cameras import to_world, unproject
 from wam.geometry.grid import VoxelConfig
-from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, fuse_depth, rows_of
+from wam.geometry.voxels import FREE, OCCUPIED, UNKNOWN, fuse_colours, fuse_depth, rows_of
 
 SIZE = 96
 GRID = VoxelConfig(shape=[20, 20, 10], origin=[-0.5, -0.5, 0.0], side=0.05)
@@ -94,3 +94,30 @@ def test_a_grid_without_size_is_refused() -> None:
     k, pose = cameras(*AROUND)
     with pytest.raises(WamError, match="voxels of positive size"):
         fuse_depth(torch.ones(3, SIZE, SIZE), k, pose, VoxelConfig(side=0.0))
+
+
+def test_a_voxel_has_the_mean_colour_of_the_pixels_that_met_it() -> None:
+    k, pose = cameras(*AROUND)
+    depth = seen_depth(k, pose)
+    points = unproject(depth.nan_to_num(0, 0, 0), k, pose).reshape(3, SIZE, SIZE, 3)
+    red = torch.tensor([200, 10, 10], dtype=torch.uint8)
+    pictures = torch.full((3, SIZE, SIZE, 3), 90, dtype=torch.uint8)
+    pictures[points[..., 2] > 0.01] = red  # the box on a grey floor
+    painted = fuse_colours(pictures, depth, k, pose, GRID)
+    fused = fuse_depth(depth, k, pose, GRID)
+    assert ((painted[..., 3] == 255) == (fused == OCCUPIED)).all()
+    assert (painted[fused != OCCUPIED] == 0).all()
+    high = fused[:, :, 1:] == OCCUPIED
+    assert (painted[:, :, 1:][high][:, :3] == red).all()
+    low = painted[:, :, 0][fused[:, :, 0] == OCCUPIED][:, :3]
+    assert ((low == 90).all(1) | (low == red).all(1)).double().mean() > 0.9  # few hold both, and have a colour between
+    pictures[1] = 30  # of two pixels of different colours in one voxel, the mean
+    mixed = fuse_colours(pictures, depth, k, pose, GRID)[:, :, 1:][high][:, 0]
+    assert ((mixed >= 30) & (mixed <= 200)).all()
+    assert ((mixed > 30) & (mixed < 200)).any()
+
+
+def test_pictures_of_another_size_than_the_depth_are_refused() -> None:
+    k, pose = cameras(*AROUND)
+    with pytest.raises(WamError, match="size of the depth"):
+        fuse_colours(torch.zeros(3, 8, 8, 3, dtype=torch.uint8), torch.ones(3, SIZE, SIZE), k, pose, GRID)

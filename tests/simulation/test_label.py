@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_structure
 
 from wam.contracts import WamError
 from wam.data.depth_labels import label_from_depth
@@ -126,6 +127,57 @@ def test_labels_from_depth_are_part_of_the_exact_ones(deep: Path) -> None:
         assert (grid == OCCUPIED).sum() > 50
         assert (grid == UNKNOWN)[exact].any()  # what no camera sees: the inside of things
     env.close()
+
+
+def test_colours_are_those_of_the_geoms_on_the_surface_and_nowhere_else(deep: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(deep, tmp_path / "painted", ignore=shutil.ignore_patterns("labels"))
+    labels = label_occupancy(root, GRID, colour=True, processes=1)
+    assert labels.about["colour"]
+    store = EpisodeStore(root)
+    batch = WindowDataset(store, WindowSpec(future=(2,), chunk=2, colour=True)).batch([1])
+    found, filled = batch.occupancy_colour.numpy()[0], batch.occupancy.numpy()[0] == OCCUPIED  # type: ignore[union-attr]
+    env = make_environment("metaworld/drawer-open-v3", image_size=8)
+    env.reset(0)
+    for slot, frame in enumerate((1, 3)):
+        env.set_state(store.column("sim.state", 0)[frame].astype(np.float64))
+        painted, occupied = env.painted(GRID), env.occupied(GRID)
+        assert (filled[slot] == occupied).all()
+        assert ((painted[..., 3] > 0) == occupied).all()
+        shown = found[slot, ..., 3] > 0
+        assert (found[slot][shown] == painted[shown]).all()
+        assert (found[slot][~shown] == 0).all()
+        hidden = occupied & ~shown
+        assert hidden.any()
+        assert binary_erosion(occupied, generate_binary_structure(3, 1))[hidden].all()
+    env.close()
+    assert len(np.unique(found[0][found[0, ..., 3] > 0], axis=0)) > 4  # table, wall, arm, fingers, drawer
+
+
+def test_colours_from_depth_are_those_of_the_pixels_and_near_the_exact_ones(deep: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(deep, tmp_path / "painted", ignore=shutil.ignore_patterns("labels"))
+    label_from_depth(root, GRID, colour=True)
+    batch = WindowDataset(EpisodeStore(root), WindowSpec(future=(2,), chunk=2, colour=True)).batch([0])
+    assert batch.occupancy is not None
+    assert batch.occupancy_colour is not None
+    seen, filled = batch.occupancy_colour[0, 0].numpy(), batch.occupancy[0, 0].numpy() == OCCUPIED
+    assert ((seen[..., 3] > 0) == filled).all()
+    env = make_environment("metaworld/drawer-open-v3", image_size=8)
+    env.reset(0)
+    env.set_state(EpisodeStore(root).column("sim.state", 0)[0].astype(np.float64))
+    painted = env.painted(GRID)
+    env.close()
+    both = filled & (painted[..., 3] > 0)
+    ours, true = (colours[both][:, :3].astype(float) for colours in (seen, painted))
+    assert np.abs(ours - true).mean() < 0.6 * np.abs(true - true.mean(0)).mean()  # pixels are lit, and mix neighbours
+
+
+def test_labels_without_colour_are_not_continued_with_it(root: Path, deep: Path) -> None:
+    label_occupancy(root, GRID, processes=1)
+    with pytest.raises(WamError, match="other colour"):
+        label_occupancy(root, GRID, colour=True, processes=1)
+    label_from_depth(deep, GRID)
+    with pytest.raises(WamError, match="other colour"):
+        label_from_depth(deep, GRID, colour=True)
 
 
 def test_labels_made_one_way_are_not_mixed_with_the_other(deep: Path, root: Path) -> None:

@@ -43,6 +43,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         default="geoms",
         help="geoms: exact, from a simulator's states; depth: what the recorded depth of the cameras shows",
     )
+    action.add_argument("--colour", action="store_true", help="also the colours of the surface of what is filled")
     action.set_defaults(run=label, overrides=[])
     action = actions.add_parser("curate", help="raw video to filtered clips, as a LeRobot v3.0 folder without actions")
     action.add_argument("sources", nargs="+", metavar="FOLDER", help="or videos, lists (.txt, .jsonl), tar shards")
@@ -107,12 +108,15 @@ def label(options: argparse.Namespace) -> None:
         if options.source == "depth":
             from wam.data.depth_labels import label_from_depth
 
-            labels = label_from_depth(options.root, grid, progress=show)
+            labels = label_from_depth(options.root, grid, colour=options.colour, progress=show)
         else:
             from wam.simulation.label import label_occupancy
 
-            labels = label_occupancy(options.root, grid, processes=options.processes, progress=show)
-    print(f"occupancy of {' x '.join(map(str, grid.shape))} voxels of {grid.side:g} m in {labels.folder}")
+            labels = label_occupancy(
+                options.root, grid, colour=options.colour, processes=options.processes, progress=show
+            )
+    what = "occupancy and colours" if options.colour else "occupancy"
+    print(f"{what} of {' x '.join(map(str, grid.shape))} voxels of {grid.side:g} m in {labels.folder}")
 
 
 def convert(options: argparse.Namespace) -> None:

@@ -3,6 +3,9 @@
     ROOT/labels/NAME/about.json              what they are and how they were made
     ROOT/labels/NAME/episode-000000.npz      arrays whose first axis is the episode's frames
 
+Those of occupancy hold `filled`, where not all is known `known`, and where colours were asked for `shown`, each (T, bytes)
+with eight voxels a byte, and `colour` (T, M, 3) uint8: of the voxels shown in their order, then zeros.
+
 A file appears whole or not at all, so making them can be interrupted, and goes on with the episodes that lack one.
 """
 
@@ -12,6 +15,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from wam.contracts import expected
 from wam.data.episodes import Episode
 from wam.data.store import EpisodeStore
 from wam.files import write_bytes, write_json
-from wam.geometry.grid import UNKNOWN
+from wam.geometry.grid import UNKNOWN, VoxelConfig
 
 OCCUPANCY = "occupancy"
 
@@ -29,6 +33,16 @@ OCCUPANCY = "occupancy"
 def has_labels(root: Path | str, name: str) -> bool:
     """Whether any labels of that name were made for the dataset."""
     return (Path(root) / "labels" / name / "about.json").is_file()
+
+
+def has_colours(root: Path | str) -> bool:
+    """Whether the dataset's occupancy labels hold colours too."""
+    return has_labels(root, OCCUPANCY) and bool(Labels(root, OCCUPANCY).about.get("colour"))
+
+
+def about_voxels(grid: VoxelConfig, source: Mapping[str, Any], *, colour: bool) -> dict[str, Any]:
+    """What about.json says of occupancy labels. source: what they were made from."""
+    return {"grid": asdict(grid), **source, **({"colour": True} if colour else {})}
 
 
 class Labels:
@@ -106,14 +120,34 @@ class Labels:
 
 
 class VoxelLabels:
-    """The occupancy labels of these episodes' frames, one after the other, eight voxels a byte."""
+    """The occupancy labels of these episodes' frames, one after the other, eight voxels a byte.
 
-    def __init__(self, root: Path | str, episodes: Sequence[Episode]) -> None:
+    colour: with the colours of what is shown. Raises WamError where the labels were made without."""
+
+    def __init__(self, root: Path | str, episodes: Sequence[Episode], *, colour: bool = False) -> None:
         labels = Labels(root, OCCUPANCY)
+        if colour and not labels.about.get("colour"):
+            raise expected(
+                f"occupancy labels with colours in {labels.folder}",
+                got="labels that were made without",
+                do=f"delete that folder and run `wam data label {labels.root} --colour`, or train with "
+                "model.occupancy.colour_weight=0",
+            )
         self.shape = tuple(labels.about["grid"]["shape"])
         read = [labels.read(episode) for episode in episodes]
         self.filled = np.concatenate([arrays["filled"] for arrays in read])
         self.known = np.concatenate([arrays["known"] for arrays in read]) if "known" in read[0] else None
+        if colour:
+            self._shown = np.concatenate([arrays["shown"] for arrays in read])
+            counts = [np.unpackbits(arrays["shown"], axis=1).sum(1, dtype=np.int64) for arrays in read]
+            self._first = np.concatenate([[0], np.concatenate(counts).cumsum()])
+            parts = [
+                a["colour"][np.arange(a["colour"].shape[1]) < n[:, None]] for a, n in zip(read, counts, strict=True)
+            ]
+            opaque = np.pad(np.concatenate(parts), ((0, 0), (0, 1)), constant_values=255)
+            self._rgba = np.ascontiguousarray(opaque).view(np.uint32)[
+                :, 0
+            ]  # four bytes as one number, to place at once
 
     def __len__(self) -> int:
         return len(self.filled)
@@ -124,6 +158,24 @@ class VoxelLabels:
         if self.known is not None:
             found[unpack_voxels(self.known[frames], self.shape) == 0] = UNKNOWN
         return found
+
+    def colours(self, frames: np.ndarray) -> np.ndarray:
+        """frames (...) -> (..., X, Y, Z, 4) uint8 as `Batch.occupancy_colour`, of labels opened with their colours."""
+        flat = np.asarray(frames).reshape(-1)
+        found = np.zeros(len(flat) * int(np.prod(self.shape)), np.uint32)
+        values = [self._rgba[self._first[frame] : self._first[frame + 1]] for frame in flat]
+        shown = np.unpackbits(self._shown[flat], axis=-1, count=int(np.prod(self.shape)))
+        found[np.flatnonzero(shown)] = np.concatenate(values)
+        return found.view(np.uint8).reshape(*np.shape(frames), *self.shape, 4)
+
+
+def pack_colours(painted: np.ndarray) -> dict[str, np.ndarray]:
+    """(T, X, Y, Z, 4) uint8, zeros where no colour is known -> the arrays `shown` and `colour` of a label file."""
+    shown = painted[..., 3] > 0
+    counts = shown.reshape(len(shown), -1).sum(1)
+    colour = np.zeros((len(shown), int(counts.max(initial=0)), 3), np.uint8)
+    colour[np.arange(colour.shape[1]) < counts[:, None]] = painted[shown][:, :3]
+    return {"shown": pack_voxels(shown), "colour": colour}
 
 
 def pack_voxels(grid: np.ndarray) -> np.ndarray:

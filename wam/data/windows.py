@@ -37,9 +37,10 @@ class WindowSpec:
     cameras: short names, one view each (default: all of the dataset). image_size: frames are resized to
     (image_size, image_size) without keeping their aspect; None keeps them as they are.
     state, action: the columns to read; a dataset without them has no such stream. occupancy: give the labels of that name
-    at the present and at each frame to come; geometry: give the cameras' matrices at the present; depth: give that of the
-    observed frames, read from video for each window, at the resolution of the images. A dataset without them raises WamError.
-    pictures: without them the frames have no pixels, and no video is read, for a model that is given their latents.
+    at the present and at each frame to come, colour: with the colours of what is filled; geometry: give the cameras' matrices
+    at the present; depth: give that of the observed frames, read from video for each window, at the resolution of the images.
+    A dataset without them raises WamError. pictures: without them the frames have no pixels, and no video is read, for a
+    model that is given their latents.
     """
 
     history: int = 1
@@ -51,6 +52,7 @@ class WindowSpec:
     state: str = STATE
     action: str = ACTION
     occupancy: bool = False
+    colour: bool = False
     geometry: bool = False
     depth: bool = False
     pictures: bool = True
@@ -112,7 +114,8 @@ class WindowDataset:
         self._action = self._column(spec.action) if spec.chunk else None
         self._told: np.ndarray | None = None
         self.known_states: np.ndarray | None = None
-        self._occupancy = VoxelLabels(store.root, self.episodes) if spec.occupancy else None
+        labelled = spec.occupancy or spec.colour
+        self._occupancy = VoxelLabels(store.root, self.episodes, colour=spec.colour) if labelled else None
         self._poses = window_cameras(store, self.cameras, self.episodes, self.image_shape) if spec.geometry else None
         self._play = np.array([episode.play for episode in self.episodes])
         self.sentences = self._sentences(instruction_override)
@@ -219,6 +222,8 @@ class WindowDataset:
         if self._occupancy is not None:
             at = np.concatenate([rows[:, None], np.minimum(ahead, last)], axis=1)
             found["occupancy"] = self._occupancy.grids(at)
+            if self.spec.colour:
+                found["occupancy_colour"] = self._occupancy.colours(at)
         if self._poses is not None:
             at = rows if len(self._poses[0]) > 1 else np.zeros_like(rows)
             found["intrinsics"], found["extrinsics"] = (matrices[at] for matrices in self._poses)

@@ -46,3 +46,23 @@ def fuse_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: Voxe
     rows = rows_of(unproject(depth, intrinsics, extrinsics), grid)
     fused[rows[(depth.flatten(1) > 0) & (rows >= 0)]] = OCCUPIED
     return fused.reshape(*grid.shape)
+
+
+def fuse_colours(pictures: Tensor, depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: VoxelConfig) -> Tensor:
+    """Pictures (V, H, W, 3) uint8 that fit depth (V, H, W), with its cameras as for `fuse_depth` -> (X, Y, Z, 4) uint8: the
+    mean colour of the pixels whose measured points a voxel holds, and 255 where it holds any, else zeros."""
+    if pictures.shape != (*depth.shape, 3):
+        raise expected(
+            f"pictures of shape {(*depth.shape, 3)}",
+            got=tuple(pictures.shape),
+            do="bring them to the size of the depth",
+        )
+    measured = torch.isfinite(depth) & (depth > 0)
+    depth = torch.where(measured, depth, torch.zeros_like(depth)).to(intrinsics.dtype)
+    rows = rows_of(unproject(depth, intrinsics, extrinsics), grid)
+    met = measured.flatten(1) & (rows >= 0)
+    total = torch.zeros(grid.count, 4, dtype=torch.float64)  # red, green, blue and how many
+    total.index_add_(0, rows[met], torch.nn.functional.pad(pictures.flatten(1, 2)[met].double(), (0, 1), value=1.0))
+    mean = (total[:, :3] / total[:, 3:].clamp_min(1)).round()
+    known = 255 * (total[:, 3:] > 0)
+    return torch.cat([mean, known], dim=1).to(torch.uint8).reshape(*grid.shape, 4)

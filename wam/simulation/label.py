@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wam.contracts import expected
-from wam.data.labels import OCCUPANCY, Labels, pack_voxels
+from wam.data.labels import OCCUPANCY, Labels, about_voxels, pack_colours, pack_voxels
 from wam.data.store import EpisodeStore
 from wam.geometry.grid import VoxelConfig
+from wam.geometry.surface import surface_only
 from wam.simulation.environment import Environment, make_environment
 from wam.simulation.workers import worker_pool
 
@@ -24,13 +23,15 @@ def label_occupancy(
     root: Path | str,
     grid: VoxelConfig,
     *,
+    colour: bool = False,
     processes: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Labels:
     """Fill `root`/labels/occupancy with the voxels that geoms fill at each frame; episodes that have them are passed over.
 
-    processes: 0 for one per processor. progress: called with (episodes done, in all).
-    Raises WamError on a dataset without recorded simulator states, another grid than before, or a dead worker.
+    colour: also the colours of the surface of what is filled. processes: 0 for one per processor. progress: called with
+    (episodes done, in all).
+    Raises WamError on a dataset without recorded simulator states, labels made otherwise before, or a dead worker.
     """
     grid.validate()
     if processes < 0:
@@ -42,33 +43,30 @@ def label_occupancy(
             got=f"{sorted(store.info.features)} in {root}",
             do="collect one with `wam collect`",
         )
-    labels = Labels(root, OCCUPANCY, about=about_grid(grid))
+    about = about_voxels(grid, {"from": "geoms"}, colour=colour)
+    labels = Labels(root, OCCUPANCY, about=about)
     left = [episode.index for episode in labels.missing(store)]
     report, done = progress or (lambda *_: None), len(store) - len(left)
     report(done, len(store))
     processes = min(processes or os.cpu_count() or 1, max(1, len(left)))
     if processes == 1:
-        labeller = _Labeller(Path(root), grid)
+        labeller = _Labeller(Path(root), grid, colour)
         for episode in left:
             labeller.label(episode)
             report(done := done + 1, len(store))
         return labels
-    with worker_pool(processes, _begin, Path(root), grid) as pool:
+    with worker_pool(processes, _begin, Path(root), grid, colour) as pool:
         for _ in pool.map(_label, left):
             report(done := done + 1, len(store))
     return labels
 
 
-def about_grid(grid: VoxelConfig) -> dict[str, Any]:
-    return {"grid": asdict(grid), "from": "geoms"}
-
-
 class _Labeller:
     """Keeps the environments it has made."""
 
-    def __init__(self, root: Path, grid: VoxelConfig) -> None:
-        self.store, self.grid = EpisodeStore(root), grid
-        self.labels = Labels(root, OCCUPANCY, about=about_grid(grid))
+    def __init__(self, root: Path, grid: VoxelConfig, colour: bool) -> None:
+        self.store, self.grid, self.colour = EpisodeStore(root), grid, colour
+        self.labels = Labels(root, OCCUPANCY)
         self._environments: dict[str, Environment] = {}
 
     def label(self, index: int) -> None:
@@ -77,24 +75,37 @@ class _Labeller:
         if name not in self._environments:
             self._environments[name] = make_environment(name, image_size=2)
         states = self.store.column(STATE, episode).astype(np.float64)
-        self.labels.write(episode, {"filled": pack_voxels(occupied(self._environments[name], states, self.grid))})
+        environment = self._environments[name]
+        if not self.colour:
+            self.labels.write(
+                episode, {"filled": pack_voxels(at_each(environment, states, environment.occupied, self.grid))}
+            )
+            return
+        painted = at_each(environment, states, environment.painted, self.grid)
+        colours = pack_colours(surface_only(painted))
+        self.labels.write(episode, {"filled": pack_voxels(painted[..., 3] > 0), **colours})
 
 
-def occupied(environment: Environment, states: Sequence[np.ndarray] | np.ndarray, grid: VoxelConfig) -> np.ndarray:
-    """(T, X, Y, Z) bool at each state (T, ...) of the environment."""
+def at_each(
+    environment: Environment,
+    states: Sequence[np.ndarray] | np.ndarray,
+    look: Callable[[VoxelConfig], np.ndarray],
+    grid: VoxelConfig,
+) -> np.ndarray:
+    """(T, X, Y, Z, ...): what a look of the environment's gives at each state (T, ...)."""
     found = []
     for state in states:
         environment.set_state(state)
-        found.append(environment.occupied(grid))
+        found.append(look(grid))
     return np.stack(found)
 
 
 _labeller: _Labeller | None = None  # of a worker process
 
 
-def _begin(root: Path, grid: VoxelConfig) -> None:
+def _begin(root: Path, grid: VoxelConfig, colour: bool) -> None:
     global _labeller
-    _labeller = _Labeller(root, grid)
+    _labeller = _Labeller(root, grid, colour)
 
 
 def _label(index: int) -> None:

@@ -29,6 +29,7 @@ from wam.simulation.environment import StepResult
 from wam.simulation.instructions import sentences
 from wam.simulation.raycast import Marker
 from wam.simulation.renderers import make_renderer
+from wam.simulation.shading import geom_colours
 from wam.simulation.solids import Solids
 
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")  # experts; actions are clipped anyway
@@ -195,10 +196,20 @@ class MetaWorld:
         return np.clip(self._expert.get_action(self._seen), -1, 1).astype(np.float32)
 
     def occupied(self, grid: VoxelConfig) -> np.ndarray:
+        return self._filled(grid) >= 0
+
+    def painted(self, grid: VoxelConfig) -> np.ndarray:
+        palette = np.full((self._env.model.ngeom + 1, 4), 255, np.uint8)  # its last row, -1, is of what nothing fills
+        palette[:, :3] = (255 * geom_colours(self._env.model)).round()
+        palette[-1] = 0
+        return palette[self._filled(grid)]
+
+    def _filled(self, grid: VoxelConfig) -> np.ndarray:
+        """(X, Y, Z) int32: the geom in each voxel, -1: none."""
         self._require_reset()
         if self._solids is None or self._solids.grid != grid:
             self._solids = Solids(self._env.model, grid)
-        return self._solids.fill(self._env.data) >= 0
+        return self._solids.fill(self._env.data)
 
     def close(self) -> None:
         self._renderer.close()

@@ -131,6 +131,8 @@ class PushT:
     def occupied(self, grid: VoxelConfig) -> np.ndarray:
         raise expected("a world with three dimensions for voxels", got=self.name, do="use a Meta-World task")
 
+    painted = occupied
+
     def expert_action(self) -> np.ndarray:
         raise WamError("expected an environment with a scripted expert, got pusht/pusht; collect play there")
 

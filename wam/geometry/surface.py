@@ -1,0 +1,24 @@
+"""The surface of what is filled: the voxels that have a colour to be seen. Free of torch, as a simulator's processes are.
+
+Coloured voxels are (..., X, Y, Z, 4) uint8: red, green, blue, and 255 where the colour is known, else 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def exposed(filled: np.ndarray) -> np.ndarray:
+    """(..., X, Y, Z) bool: filled voxels with a face towards one that is not filled, or towards the outside of the grid."""
+    padded = np.pad(filled, [(0, 0)] * (filled.ndim - 3) + [(1, 1)] * 3)
+    covered = filled.copy()
+    whole = slice(1, -1)
+    for axis in range(3):
+        for side in (slice(None, -2), slice(2, None)):
+            covered &= padded[(..., *(side if axis == i else whole for i in range(3)))]
+    return np.asarray(filled & ~covered)
+
+
+def surface_only(painted: np.ndarray) -> np.ndarray:
+    """Coloured voxels (..., X, Y, Z, 4) of everything filled -> those of its surface alone, zeros elsewhere."""
+    return np.asarray(painted * exposed(painted[..., 3] > 0)[..., None])

@@ -12,7 +12,7 @@ from wam.contracts import Batch, WamError
 from wam.geometry.cameras import Cameras
 from wam.geometry.grid import VoxelConfig
 from wam.model.config import ModelConfig, OccupancyConfig
-from wam.model.occupancy import VoxelDecoder, VoxelReader, occupancy_loss
+from wam.model.occupancy import VoxelDecoder, VoxelReader, colour_loss, distance_loss, occupancy_loss
 from wam.model.synthetic import synthetic_batch
 from wam.model.wam import WorldActionModel
 from wam.training.objective import joint_losses
@@ -132,7 +132,7 @@ def test_it_learns_where_a_block_stands_from_the_pictures() -> None:
         return seen, truth
 
     def logits(seen: Tensor) -> Tensor:
-        return model[1](model[0](seen, cameras(32)), condition)
+        return model[1](model[0](seen, cameras(32)), condition)["filled"][..., 0]
 
     for _ in range(350):
         seen, truth = draw()
@@ -146,11 +146,13 @@ def test_it_learns_where_a_block_stands_from_the_pictures() -> None:
     assert both / either > 0.8
 
 
-def small(**changes: object) -> tuple[WorldActionModel, Batch]:
-    """A model with voxels, and a batch with cameras and labels."""
+def small(beside: float = 0.0, **changes: object) -> tuple[WorldActionModel, Batch]:
+    """A model with voxels, and a batch with cameras and labels. beside: weight of colours and distances."""
     torch.manual_seed(0)
     config = ModelConfig(width=32, depth=2, heads=2, head_dim=16, image_size=SIZE)
-    config.occupancy = OccupancyConfig(loss_weight=1.0, rows=3, grid=GRID, width=32)
+    config.occupancy = OccupancyConfig(
+        loss_weight=1.0, colour_weight=beside, distance_weight=beside, distance_reach=0.25, rows=3, grid=GRID, width=32
+    )
     for name, value in changes.items():
         setattr(config.streams["future"], name, value)
         if name != "warp":
@@ -214,3 +216,107 @@ def test_a_model_without_voxels_says_so_and_has_no_loss_of_them() -> None:
     assert "occupancy" not in joint_losses(plain, batch, generator=torch.Generator().manual_seed(0))
     with pytest.raises(WamError, match="model with voxels"):
         plain.sample(batch, want=("occupancy",))
+
+
+def test_hidden_voxels_and_frames_past_the_end_have_no_colour_to_miss() -> None:
+    logits = torch.zeros(1, 2, 2, 1, 1, 3, requires_grad=True)
+    truth = torch.zeros(1, 2, 2, 1, 1, 4, dtype=torch.uint8)
+    truth[0, 0, 0] = torch.tensor([255, 0, 255, 255])
+    truth[0, 1] = 255
+    loss = colour_loss(logits, truth, mask=torch.tensor([[True, False]]))
+    assert loss.item() == pytest.approx(0.5)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, 0, 0].sign().flatten() == torch.tensor([-1, 1, -1])).all()  # downhill is towards the truth
+    assert logits.grad.abs().sum() == logits.grad[0, 0, 0].abs().sum()
+    assert colour_loss(logits, torch.zeros_like(truth)).item() == 0
+    with pytest.raises(WamError, match="same grid"):
+        colour_loss(logits, truth[:, :1])
+
+
+def test_a_distance_is_missed_by_its_share_of_the_reach() -> None:
+    truth = torch.zeros(1, 1, 8, 1, 1, dtype=torch.uint8)
+    truth[0, 0, 0] = 1
+    right = torch.tensor([0, 0.25, 0.5, 0.75, 1, 1, 1, 1]).reshape_as(truth)
+    measure = {"reach": 0.4, "side": 0.1}
+    assert distance_loss(torch.logit(right, 1e-6), truth, **measure).item() == pytest.approx(0, abs=1e-5)
+    assert distance_loss(torch.full(truth.shape, -30.0), truth, **measure).item() == pytest.approx(right.mean().item())
+    truth[0, 0, 3] = 2  # it may be filled: nothing is sure of what is nearer to it than to the filled one
+    off = torch.logit(right, 1e-6)
+    off[0, 0, 2:7] = 9
+    assert distance_loss(off, truth, **measure).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_it_learns_the_colour_of_a_block_from_the_pictures() -> None:
+    """The block's place tells nothing of its colour, which the picture shows; a mean colour is off by a third of the range."""
+    generator = torch.Generator().manual_seed(0)
+    decoder = VoxelDecoder(GRID, pillar=8, width=32, condition_width=WIDTH, cell=4, frames=1, beside={"colour": 3})
+    model = torch.nn.ModuleList([reader(), decoder])
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        colour = torch.rand(32, 3, generator=generator)
+        truth = torch.zeros(32, 1, 8, 8, 4, 4, dtype=torch.uint8)
+        truth[:, :, 2:6, 2:6, :2, 3] = 255
+        truth[:, :, 2:6, 2:6, :2, :3] = (255 * colour)[:, None, None, None, None].to(torch.uint8)
+        seen = torch.zeros(32, 1, CHANNELS, 8, 8)
+        seen[:, 0, :3, 2:6, 2:6] = colour[:, :, None, None]
+        return seen, truth
+
+    for _ in range(250):
+        seen, truth = draw()
+        loss = colour_loss(model[1](model[0](seen, cameras(32)), torch.zeros(32, WIDTH))["colour"], truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    seen, truth = draw()
+    said = model[1](model[0](seen, cameras(32)), torch.zeros(32, WIDTH))["colour"]
+    assert colour_loss(said, truth) < 0.1
+    blind = model[1](model[0](torch.zeros_like(seen), cameras(32)), torch.zeros(32, WIDTH))["colour"]
+    assert colour_loss(blind, truth) > 0.2
+
+
+def test_colours_and_distances_are_sampled_where_the_model_has_them() -> None:
+    model, batch = small(beside=1.0)
+    found = model.sample(batch, want=("future", "occupancy"), steps=1)
+    assert found.occupancy_colour is not None
+    assert found.occupancy_distance is not None
+    assert found.occupancy_colour.shape == (4, 3, 8, 8, 4, 3)
+    assert found.occupancy_distance.shape == (4, 3, 8, 8, 4)
+    assert ((found.occupancy_colour >= 0) & (found.occupancy_colour <= 1)).all()
+    assert ((found.occupancy_distance >= 0) & (found.occupancy_distance <= 0.25)).all()
+    now = model.sample(batch, want=("occupancy",))
+    torch.testing.assert_close(now.occupancy_colour, found.occupancy_colour[:, :1])
+    plain = small()[0].sample(batch, want=("occupancy",))
+    assert plain.occupancy is not None
+    assert plain.occupancy_colour is plain.occupancy_distance is None
+
+
+def test_without_their_weights_a_model_has_no_part_of_them() -> None:
+    own, more = (set(small(beside=weight)[0].state_dict()) for weight in (0.0, 1.0))
+    assert own < more
+    assert {name.split(".")[-3:-1][0] for name in more - own} == {"beside"}
+    assert {name.split(".")[-2] for name in more - own} == {"colour", "distance"}
+
+
+def test_losses_of_colour_and_distance_join_the_others_by_their_weights() -> None:
+    model, batch = small(beside=0.5)
+    painted = torch.randint(0, 256, (4, 3, 8, 8, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    batch = batch.replace(occupancy_colour=painted)
+    model.config.occupancy.colour_weight = 0.5
+    first = joint_losses(model, batch, generator=torch.Generator().manual_seed(0))
+    model.config.occupancy.colour_weight = 2.5
+    second = joint_losses(model, batch, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(second["loss"] - first["loss"], 2 * first["occupancy_colour"])
+    assert first["occupancy_distance"] > 0
+    first["loss"].backward()
+    for decoder in (model.network.occupancy.present, model.network.occupancy.future):  # type: ignore[union-attr]
+        for last in decoder.beside.values():
+            assert last.bias.grad.abs().sum() > 0
+    with pytest.raises(WamError, match="colours of its voxels"):
+        joint_losses(model, batch.without("occupancy_colour"), generator=torch.Generator().manual_seed(0))
+
+
+def test_colours_of_no_voxels_are_refused() -> None:
+    with pytest.raises(WamError, match="beside a loss_weight"):
+        OccupancyConfig(colour_weight=1.0).validate()

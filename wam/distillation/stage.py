@@ -25,7 +25,7 @@ from wam.distillation.on_policy import Rounds
 from wam.distillation.rows import Rows
 from wam.distillation.teacher import Teacher
 from wam.distillation.thoughts import EarlierThoughts
-from wam.model.config import ModelConfig
+from wam.model.config import ModelConfig, OccupancyConfig
 from wam.model.student import Student
 from wam.model.thought import Thought
 from wam.settings import save_settings
@@ -285,7 +285,7 @@ class DistillStage:
 def seen_by(model: ModelConfig, *, chunk: int) -> ModelConfig:
     """What a student's windows hold: what this model's do, with a chunk of its own, and no future, voxels and prefixes."""
     model = copy.deepcopy(model)
-    model.chunk, model.future, model.occupancy.loss_weight, model.prefix.share = chunk, [], 0.0, 0.0
+    model.chunk, model.future, model.occupancy, model.prefix.share = chunk, [], OccupancyConfig(), 0.0
     return model
 
 

@@ -100,10 +100,15 @@ class OccupancyConfig:
     it runs on. grid: training takes that of its dataset's labels. A cell of cell x cell x cell voxels is described by
     cell_width numbers, from `narrow` channels of the pictures' features; width: of the decoder over columns of cells.
     filled_weight: of filled voxels in frames to come, so that what may be there is said to be there.
+    colour_weight, distance_weight: of the loss of surface colours, and of the distance to the nearest filled voxel, which is
+    told up to `distance_reach` metres; 0: the model does not say them, and has no weights for it.
     """
 
     loss_weight: float = 0.0
     filled_weight: float = 2.0
+    colour_weight: float = 0.0
+    distance_weight: float = 0.0
+    distance_reach: float = 0.1
     rows: int = 12
     grid: VoxelConfig = field(default_factory=VoxelConfig)
     cell: int = 4
@@ -117,6 +122,13 @@ class OccupancyConfig:
             raise expected(
                 "occupancy.loss_weight of 0 or more, filled_weight above 0 and rows of 1 or more",
                 got=f"{self.loss_weight}, {self.filled_weight} and {self.rows}",
+                do="mend `model.occupancy`",
+            )
+        beside = (self.colour_weight, self.distance_weight)
+        if min(beside) < 0 or self.distance_reach <= 0 or (any(beside) and not self.loss_weight):
+            raise expected(
+                "colour_weight and distance_weight of 0 or more, beside a loss_weight above 0, and a reach above 0",
+                got=f"{beside}, {self.loss_weight} and {self.distance_reach}",
                 do="mend `model.occupancy`",
             )
         if any(count % self.cell for count in self.grid.shape):

@@ -21,7 +21,7 @@ from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.latents import FrameCoder, signed
-from wam.model.occupancy import Drawn, OccupancyHead
+from wam.model.occupancy import Drawn, OccupancyHead, Voxels
 from wam.model.parts import make_ends, make_head, make_stem, make_summary, positions_of, tokens_of, unknown_vectors
 from wam.model.prefix import PrefixStem, padded
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
@@ -384,8 +384,8 @@ class JointNetwork(FrameCoder):
 
     def voxels(
         self, context: Context, cameras: Cameras, *, future: Drawn | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Logits (N, 1 + T, X, Y, Z) of the voxels at the present, and at each frame that `future` was drawn for; at the
+    ) -> Voxels:
+        """What is said (N, 1 + T, X, Y, Z) of the voxels at the present, and at each frame that `future` was drawn for; at the
         present alone without one. rows (N,): of the context's, None for all; cameras: of the N rows. The observation's stem
         runs on those rows again, few in training, so that a context keeps nothing for voxels that nobody wants."""
         if self.occupancy is None:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from wam.contracts import expected
 from wam.geometry.cameras import Cameras, in_picture, project
+from wam.geometry.distance import truncated_distance
 from wam.geometry.grid import OCCUPIED, UNKNOWN, VoxelConfig
 from wam.model.config import ModelConfig
 from wam.model.frames import VideoEnds
@@ -40,6 +41,16 @@ class Drawn:
 
     def take(self, rows: Tensor) -> Drawn:
         return Drawn(features=self.features[rows], condition=self.condition[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voxels:
+    """What a model says of voxels, all before the sigmoid: filled (N, T, X, Y, Z), the present first; colour (N, T, X, Y, Z, 3)
+    of a surface there, and distance (N, T, X, Y, Z) to the nearest filled voxel as a share of the reach, where it has them."""
+
+    filled: Tensor
+    colour: Tensor | None = None
+    distance: Tensor | None = None
 
 
 class VoxelReader(nn.Module):
@@ -96,25 +107,45 @@ class VoxelReader(nn.Module):
 
 
 class VoxelDecoder(nn.Module):
-    """Pillars of cells, modulated by a condition -> logits (P, frames, X, Y, Z), zero at the start of training.
+    """Pillars of cells, modulated by a condition -> `filled` (P, frames, X, Y, Z, 1), and (..., n) of each name in `beside` and
+    its n; zero at the start of training.
 
-    The cells of a pillar are mixed as channels, and pillars with their neighbours by convolution.
+    The cells of a pillar are mixed as channels, and pillars with their neighbours by convolution. What is said beside is read
+    off the same features, so it costs a product.
     """
 
-    def __init__(self, grid: VoxelConfig, *, pillar: int, width: int, condition_width: int, cell: int, frames: int):
+    def __init__(
+        self,
+        grid: VoxelConfig,
+        *,
+        pillar: int,
+        width: int,
+        condition_width: int,
+        cell: int,
+        frames: int,
+        beside: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         self.cell, self.frames, self.height = cell, frames, grid.shape[2]
         self.block = FilmBlock(pillar, width, condition_width=condition_width)
-        self.out = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, frames * cell**2 * self.height, 1))
-        nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
+        voxels = frames * cell**2 * self.height
+        self.out = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, voxels, 1))
+        self.beside = nn.ModuleDict({name: nn.Conv2d(width, n * voxels, 1) for name, n in (beside or {}).items()})
+        for last in (self.out[-1], *self.beside.values()):
+            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
-    def forward(self, pillars: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, pillars: Tensor, condition: Tensor) -> dict[str, Tensor]:
         """condition (P, condition width), already through its activation."""
+        h = self.out[:-1](self.block(pillars, condition))
+        return {name: self._unfolded(last(h)) for name, last in (("filled", self.out[-1]), *self.beside.items())}
+
+    def _unfolded(self, pillars: Tensor) -> Tensor:
         return rearrange(
-            self.out(self.block(pillars, condition)),
-            "p (f z i j) x y -> p f (x i) (y j) z",
+            pillars,
+            "p (f z i j n) x y -> p f (x i) (y j) z n",
             f=self.frames,
+            z=self.height,
             i=self.cell,
             j=self.cell,
         ).float()
@@ -129,33 +160,37 @@ class OccupancyHead(nn.Module):
         config.validate()
         reader = {"views": model.views, "image_size": model.image_size, "cell": config.cell, "width": config.cell_width}
         shapes = {"width": config.width, "condition_width": condition_width, "cell": config.cell}
+        weights = {"colour": (config.colour_weight, 3), "distance": (config.distance_weight, 1)}
+        beside = {name: n for name, (weight, n) in weights.items() if weight}
         seen = cast(VideoEnds, videos["observation"]).resolutions
         self.joined = nn.ModuleList(nn.Conv2d(channels, config.narrow, 1) for channels in seen)
         self.now = VoxelReader(grid, channels=config.narrow, narrow=config.narrow, **reader)
         pillar = self.now.cells[2] * config.cell_width
-        self.present = VoxelDecoder(grid, pillar=pillar, frames=1, **shapes)
+        self.present = VoxelDecoder(grid, pillar=pillar, frames=1, beside=beside, **shapes)
         head = cast(VideoEnds, videos["future"]).head if "future" in videos else None
         if head is not None:
             self.then = VoxelReader(grid, channels=head.finest, narrow=config.narrow, **reader)
-            self.future = VoxelDecoder(grid, pillar=2 * pillar, frames=model.streams["future"].tubelet, **shapes)
+            frames = model.streams["future"].tubelet
+            self.future = VoxelDecoder(grid, pillar=2 * pillar, frames=frames, beside=beside, **shapes)
 
     def forward(
         self, seen: Sequence[Tensor], condition: Tensor, cameras: Cameras, *, future: Drawn | None = None
-    ) -> Tensor:
-        """Logits (B, 1 + T, X, Y, Z): of the present, and of each frame to come where the future is given.
+    ) -> Voxels:
+        """Of the present, and of each frame to come where the future is given: T is 1 + frames to come.
 
         seen: features (B, G, C, h, w) of the present at each resolution, finest first; condition (B, 1, W).
         """
         pillars = self.now(self._join(seen), cameras)
         now = self.present(pillars, F.silu(condition[:, 0]))
         if future is None:
-            return now
+            return _told(now)
         rows, times = future.features.shape[:2]
         each = torch.arange(rows, device=condition.device).repeat_interleave(times)
-        ahead = self.then(future.features.flatten(0, 1), cameras.take(each))
+        seen_ahead = self.then(future.features.flatten(0, 1), cameras.take(each))
         told = F.silu(future.condition.expand(-1, times, -1).flatten(0, 1))
-        change = self.future(torch.cat([pillars[each], ahead], dim=1), told)
-        return torch.cat([now, now + rearrange(change, "(b t) f x y z -> b (t f) x y z", b=rows)], dim=1)
+        change = self.future(torch.cat([pillars[each], seen_ahead], dim=1), told)
+        ahead = {name: rearrange(c, "(b t) f x y z n -> b (t f) x y z n", b=rows) for name, c in change.items()}
+        return _told({name: torch.cat([first, first + ahead[name]], dim=1) for name, first in now.items()})
 
     def _join(self, observed: Sequence[Tensor]) -> Tensor:
         """Features of every resolution summed at the finest."""
@@ -168,6 +203,16 @@ class OccupancyHead(nn.Module):
             total = h if total is None else total + h
         assert total is not None
         return F.silu(rearrange(total, "(b g) c h w -> b g c h w", b=rows, g=groups))
+
+
+def _told(said: Mapping[str, Tensor]) -> Voxels:
+    """Of what decoders give by name, (N, T, X, Y, Z, n)."""
+    distance = said.get("distance")
+    return Voxels(
+        filled=said["filled"][..., 0],
+        colour=said.get("colour"),
+        distance=None if distance is None else distance[..., 0],
+    )
 
 
 def occupancy_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None, filled_weight: float = 1.0) -> Tensor:
@@ -189,3 +234,32 @@ def occupancy_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None,
     filled = (truth == OCCUPIED).float()
     error = F.binary_cross_entropy_with_logits(logits.float(), filled, reduction="none", pos_weight=weight)
     return (error * known).sum() / known.sum().clamp_min(1)
+
+
+def colour_loss(logits: Tensor, truth: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean difference of colours in [0, 1], over voxels whose colour is known: the surface of what is there.
+
+    logits (B, T, X, Y, Z, 3), before the sigmoid; truth (B, T, X, Y, Z, 4) uint8 as `Batch.occupancy_colour`; mask (B, T) bool:
+    the frames that are real. The difference itself, not its square: of two surfaces that may be there one is chosen, not mixed.
+    """
+    if logits.shape[:-1] != truth.shape[:-1]:
+        raise expected(f"colours of shape {(*logits.shape[:-1], 4)}", got=tuple(truth.shape), do="label the same grid")
+    known = truth[..., 3] > 0
+    if mask is not None:
+        known = known & mask[:, :, None, None, None]
+    apart = (logits[known].float().sigmoid() - truth[known][:, :3] / 255).abs()
+    return apart.sum() / (3 * known.sum()).clamp_min(1)
+
+
+def distance_loss(logits: Tensor, truth: Tensor, *, reach: float, side: float, mask: Tensor | None = None) -> Tensor:
+    """Mean difference of the distance to the nearest filled voxel, as a share of `reach` metres, where the truth tells it.
+
+    logits, truth (B, T, X, Y, Z), the latter as `Batch.occupancy`, with voxels of `side` metres; mask (B, T) bool.
+    """
+    if logits.shape != truth.shape:
+        raise expected(f"occupancy of shape {tuple(logits.shape)}", got=tuple(truth.shape), do="label the same grid")
+    share, known = truncated_distance(truth, reach=reach / side)
+    if mask is not None:
+        known = known & mask[:, :, None, None, None]
+    apart = (logits.float().sigmoid() - share).abs() * known
+    return apart.sum() / known.sum().clamp_min(1)

@@ -7,6 +7,9 @@ import torch
 from wam.contracts import Batch
 from wam.model.config import ModelConfig
 
+SURFACE = 0.1
+"""Share of voxels that have a colour; in a grid over a table it is about as much."""
+
 
 def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
     """A full batch of `size` windows, on the CPU: every stream the model has is there."""
@@ -28,6 +31,10 @@ def synthetic_batch(config: ModelConfig, size: int, *, seed: int = 0) -> Batch:
             "occupancy": torch.randint(0, 2, (size, frames, *grid.shape), dtype=torch.uint8, generator=g),
             **_cameras(config, size),
         }
+        if config.occupancy.colour_weight:
+            paint = torch.randint(0, 256, (*voxels["occupancy"].shape, 4), dtype=torch.uint8, generator=g)
+            paint[..., 3] = 255 * (torch.rand(voxels["occupancy"].shape, generator=g) < SURFACE)
+            voxels["occupancy_colour"] = paint
     return Batch(
         images=pictures(config.history),
         future=pictures(len(config.future)) if future else None,

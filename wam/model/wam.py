@@ -48,13 +48,17 @@ CONTEXT = ("observation", "text", "state", "velocity")
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """What was wanted. future (B, V, T, H, W, C) in [0, 1]; action (B, K, A) in the action space's units; occupancy
-    (B, 1 + T, X, Y, Z), how likely each voxel is filled, at the present and then at each frame of the future."""
+    (B, 1 + T, X, Y, Z), how likely each voxel is filled, at the present and then at each frame of the future; of a model that
+    was taught them, occupancy_colour (B, 1 + T, X, Y, Z, 3) in [0, 1], which means something where it is filled, and
+    occupancy_distance (B, 1 + T, X, Y, Z), metres to the nearest filled voxel, up to the reach of the model's config."""
 
     future: Tensor | None = None
     action: Tensor | None = None
     latent_action: Tensor | None = None
     value: Tensor | None = None
     occupancy: Tensor | None = None
+    occupancy_colour: Tensor | None = None
+    occupancy_distance: Tensor | None = None
     clocks: dict[str, float] = field(default_factory=dict)
 
 
@@ -267,8 +271,7 @@ class WorldActionModel(nn.Module):
             ends = {s: float(laid[s][-1]) for s in want}
         found = self._finish(final, ends, context.present)
         if voxels:
-            logits = self.network.voxels(context, Cameras.of(batch), future=drawn.get("future"))
-            found = replace(found, occupancy=logits.sigmoid())
+            found = replace(found, **self._voxels(context, batch, drawn.get("future")))
         return found
 
     def sampling_clocks(self, stream: str, steps: int) -> Tensor:
@@ -304,10 +307,19 @@ class WorldActionModel(nn.Module):
         drawn: dict[str, Drawn] = {}
         found = self.network.denoise(context, {"future": noise, "action": chunk}, clocks, drawn=drawn)["future"]
         clean = to_clean(found.float(), noise, clocks["future"], self.config.streams["future"].predicts)
-        voxels = None
-        if self.network.occupancy is not None and batch.intrinsics is not None:
-            voxels = self.network.voxels(context, Cameras.of(batch), future=drawn["future"]).sigmoid()
-        return Sample(action=action, future=self.network.decode_future(context.present, clean), occupancy=voxels)
+        posed = self.network.occupancy is not None and batch.intrinsics is not None
+        voxels = self._voxels(context, batch, drawn["future"]) if posed else {}
+        return Sample(action=action, future=self.network.decode_future(context.present, clean), **voxels)
+
+    def _voxels(self, context: Context, batch: Batch, future: Drawn | None) -> dict[str, Any]:
+        """The fields of a Sample that speak of voxels."""
+        said = self.network.voxels(context, Cameras.of(batch), future=future)
+        found: dict[str, Any] = {"occupancy": said.filled.sigmoid()}
+        if said.colour is not None:
+            found["occupancy_colour"] = said.colour.sigmoid()
+        if said.distance is not None:
+            found["occupancy_distance"] = said.distance.sigmoid() * self.config.occupancy.distance_reach
+        return found
 
     def _continues(self, given: Sequence[str], want: Sequence[str]) -> bool:
         """Whether training gave this very conditional settled actions to go on from."""

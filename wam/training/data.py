@@ -38,6 +38,7 @@ def window_spec(config: TrainConfig) -> WindowSpec:
         cameras=tuple(config.data.cameras),
         image_size=m.image_size,
         occupancy=voxels,
+        colour=voxels and m.occupancy.colour_weight > 0,
         geometry=voxels,
     )
 

@@ -7,7 +7,7 @@ costs one context, one short pass for the policy and one for everything that has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +17,18 @@ from wam.contracts import Batch, expected
 from wam.diffusion.clocks import draw_clocks
 from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
 from wam.geometry.cameras import Cameras
-from wam.model.config import ConditionalConfig, ModelConfig
+from wam.model.config import ConditionalConfig, ModelConfig, OccupancyConfig
 from wam.model.context import Context
-from wam.model.occupancy import Drawn, occupancy_loss
+from wam.model.occupancy import Drawn, colour_loss, distance_loss, occupancy_loss
 from wam.model.wam import WorldActionModel
 from wam.tokenizers.words import UNKNOWN_WORD
 from wam.training.prefixes import draw_prefixes, pushed_aside, require_displacements
+
+VOXEL_WEIGHTS: dict[str, Callable[[OccupancyConfig], float]] = {
+    "occupancy": lambda config: config.loss_weight,
+    "occupancy_colour": lambda config: config.colour_weight,
+    "occupancy_distance": lambda config: config.distance_weight,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +93,8 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
             found = _pass_losses(model, batch[one.rows.tolist()], context.take(one.rows.to(device)), one, generator)
         for s, loss in found.items():
             losses[f"{s}{label}"] = loss
-            scale = config.occupancy if s == "occupancy" else config.streams[s]
-            total = total + scale.loss_weight * loss
+            weight = VOXEL_WEIGHTS[s](config.occupancy) if s in VOXEL_WEIGHTS else config.streams[s].loss_weight
+            total = total + weight * loss
     return {"loss": total, **losses}
 
 
@@ -197,20 +203,34 @@ def _pass_losses(
         )
         losses[s] = masked_mean(per_row * counts[s], (counts[s] > 0).float())
     if model.network.occupancy is not None and batch.occupancy is not None and "future" in videos:
-        losses["occupancy"] = _voxel_loss(model, batch, context, videos["future"])
+        losses |= _voxel_losses(model, batch, context, videos["future"])
     return losses
 
 
-def _voxel_loss(model: WorldActionModel, batch: Batch, context: Context, future: Drawn) -> Tensor:
+def _voxel_losses(model: WorldActionModel, batch: Batch, context: Context, future: Drawn) -> dict[str, Tensor]:
     """Of the first rows alone, which are as random as any: a grid costs as much as its pictures."""
     assert batch.occupancy is not None
-    rows = torch.arange(min(model.config.occupancy.rows, batch.size), device=batch.images.device)
-    logits = model.network.voxels(context, Cameras.of(batch).take(rows), future=future, rows=rows)
+    config = model.config.occupancy
+    rows = torch.arange(min(config.rows, batch.size), device=batch.images.device)
+    truth = batch.occupancy[rows]
+    said = model.network.voxels(context, Cameras.of(batch).take(rows), future=future, rows=rows)
     mask = None
     if batch.future_mask is not None:
         mask = torch.cat([torch.ones_like(batch.future_mask[rows, :1]), batch.future_mask[rows]], dim=1)
-    weight = model.config.occupancy.filled_weight
-    return occupancy_loss(logits, batch.occupancy[rows], mask=mask, filled_weight=weight)
+    losses = {"occupancy": occupancy_loss(said.filled, truth, mask=mask, filled_weight=config.filled_weight)}
+    if said.colour is not None:
+        if batch.occupancy_colour is None:
+            raise expected(
+                "a batch with colours of its voxels",
+                got="one without",
+                do="read it with `WindowSpec(colour=True)`, or set model.occupancy.colour_weight=0",
+            )
+        losses["occupancy_colour"] = colour_loss(said.colour, batch.occupancy_colour[rows], mask=mask)
+    if said.distance is not None:
+        losses["occupancy_distance"] = distance_loss(
+            said.distance, truth, reach=config.distance_reach, side=config.grid.side, mask=mask
+        )
+    return losses
 
 
 def _settled(config: ModelConfig, one: _Pass, batch: Batch, generator: torch.Generator) -> Tensor | None:

@@ -158,7 +158,7 @@ class Batch:
     action_mask   (B, K) bool; True where the action is real
     latent_action (B, K, A) float32 latents, or (B, K, levels) int64 codes; latent_action_mask (B, K) bool, where known
     occupancy     (B, T, X, Y, Z) uint8; 0 free, 1 occupied, 2 unknown; at the present, then at each frame to come
-    occupancy_colour  (B, T, X, Y, Z, C) uint8; red, green, blue, and 255 where that colour is known, else 0
+    occupancy_colour  (B, T, X, Y, Z, C) uint8; red, green, blue, and what it is (`wam.geometry.surface`), 0 where not known
     value         (B,) float32 return to go
     depth         (B, V, T, H, W) float32 metres;  intrinsics (B, V, 3, 3);  extrinsics (B, V, 4, 4) camera-to-world
     embodiment    (B,) int64 index of the robot

@@ -64,7 +64,7 @@ def paint(store: EpisodeStore) -> dict[int, np.ndarray]:
         episode = store.episode(index)
         filled = rng.random((episode.length, *SHAPE)) < 0.5
         painted = rng.integers(0, 256, (*filled.shape, 4), np.uint8)
-        painted[..., 3] = 255
+        painted[..., 3] = rng.choice([1, 2, 3, 255], filled.shape)
         colours[index] = painted * (filled & (rng.random(filled.shape) < 0.6))[..., None]
         labels.write(episode, {"filled": pack_voxels(filled), **pack_colours(colours[index])})
     return colours

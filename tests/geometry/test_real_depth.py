@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wam.geometry.cameras import check_cameras, in_picture, project, unproject
 from wam.geometry.grid import VoxelConfig
-from wam.geometry.voxels import FREE, OCCUPIED, fuse_depth
+from wam.geometry.voxels import FREE, OCCUPIED, fuse_colours, fuse_depth
 
 DATA = Path(os.environ.get("WAM_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "rgbd"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="set WAM_DATA to the real recordings")
@@ -114,3 +114,20 @@ def test_a_room_becomes_voxels(living_room: Frames) -> None:
     both = (again != 2) & (alone != 2)
     assert both.sum() > 300
     assert (again[both] == alone[both]).double().mean() > 0.9
+
+
+def test_two_looks_at_a_kitchen_paint_the_same_voxels_alike(kitchen: Frames) -> None:
+    """Light and exposure differ a little; voxels of other places differ a lot."""
+    depth, intrinsics, extrinsics = kitchen
+    grid = VoxelConfig(shape=[80, 40, 80], origin=[-4.0, 0.0, -4.0], side=0.1)
+    pictures = [
+        torch.from_numpy(np.asarray(Image.open(DATA / "aria_adt" / f"rgb_{i}.png").convert("RGB"))) for i in (0, 1)
+    ]
+    one, other = (
+        fuse_colours(pictures[i][None], depth[i : i + 1], intrinsics[:1], extrinsics[i : i + 1], grid) for i in (0, 1)
+    )
+    both = (one[..., 3] > 0) & (other[..., 3] > 0)
+    assert both.sum() > 300
+    a, b = one[both][:, :3].double() / 255, other[both][:, :3].double() / 255
+    elsewhere = b[torch.randperm(len(b), generator=torch.Generator().manual_seed(0))]
+    assert (a - b).abs().mean() < 0.4 * (a - elsewhere).abs().mean()

@@ -16,6 +16,7 @@ from wam.data.labels import OCCUPANCY, unpack_voxels
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec
 from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
+from wam.geometry.surface import GROUND, OBJECT, ROBOT
 from wam.simulation.collect import collect
 from wam.simulation.config import CollectConfig
 from wam.simulation.environment import make_environment
@@ -151,6 +152,21 @@ def test_colours_are_those_of_the_geoms_on_the_surface_and_nowhere_else(deep: Pa
         assert binary_erosion(occupied, generate_binary_structure(3, 1))[hidden].all()
     env.close()
     assert len(np.unique(found[0][found[0, ..., 3] > 0], axis=0)) > 4  # table, wall, arm, fingers, drawer
+
+
+def test_voxels_say_whether_they_are_robot_object_or_ground(environment) -> None:
+    env = environment("metaworld/drawer-open-v3")
+    env.reset(0)
+    grid = VoxelConfig()
+    kinds, centres = env.painted(grid)[..., 3], grid.centres().reshape(*grid.shape, 3)
+
+    def around(place: np.ndarray, metres: float) -> np.ndarray:
+        return kinds[np.linalg.norm(centres - place, axis=-1) < metres]
+
+    assert (around(env.hand_position, 0.06) == ROBOT).sum() > 5
+    assert (around(env._env.data.body("drawer_link").xpos, 0.15) == OBJECT).sum() > 50
+    assert (kinds[:, :, 0] == GROUND).mean() > 0.5
+    assert set(np.unique(kinds)) == {0, ROBOT, OBJECT, GROUND}
 
 
 def test_colours_from_depth_are_those_of_the_pixels_and_near_the_exact_ones(deep: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
     ROOT/labels/NAME/episode-000000.npz      arrays whose first axis is the episode's frames
 
 Those of occupancy hold `filled`, where not all is known `known`, and where colours were asked for `shown`, each (T, bytes)
-with eight voxels a byte, and `colour` (T, M, 3) uint8: of the voxels shown in their order, then zeros.
+with eight voxels a byte, and `colour` (T, M, 4) uint8, in their order and then zeros, as `wam.geometry.surface` has them.
 
 A file appears whole or not at all, so making them can be interrupted, and goes on with the episodes that lack one.
 """
@@ -141,13 +141,8 @@ class VoxelLabels:
             self._shown = np.concatenate([arrays["shown"] for arrays in read])
             counts = [np.unpackbits(arrays["shown"], axis=1).sum(1, dtype=np.int64) for arrays in read]
             self._first = np.concatenate([[0], np.concatenate(counts).cumsum()])
-            parts = [
-                a["colour"][np.arange(a["colour"].shape[1]) < n[:, None]] for a, n in zip(read, counts, strict=True)
-            ]
-            opaque = np.pad(np.concatenate(parts), ((0, 0), (0, 1)), constant_values=255)
-            self._rgba = np.ascontiguousarray(opaque).view(np.uint32)[
-                :, 0
-            ]  # four bytes as one number, to place at once
+            parts = [a["colour"][_first_of(a["colour"], n)] for a, n in zip(read, counts, strict=True)]
+            self._paint = np.concatenate(parts).view(np.uint32)[:, 0]  # four bytes as one number, to place at once
 
     def __len__(self) -> int:
         return len(self.filled)
@@ -163,7 +158,7 @@ class VoxelLabels:
         """frames (...) -> (..., X, Y, Z, 4) uint8 as `Batch.occupancy_colour`, of labels opened with their colours."""
         flat = np.asarray(frames).reshape(-1)
         found = np.zeros(len(flat) * int(np.prod(self.shape)), np.uint32)
-        values = [self._rgba[self._first[frame] : self._first[frame + 1]] for frame in flat]
+        values = [self._paint[self._first[frame] : self._first[frame + 1]] for frame in flat]
         shown = np.unpackbits(self._shown[flat], axis=-1, count=int(np.prod(self.shape)))
         found[np.flatnonzero(shown)] = np.concatenate(values)
         return found.view(np.uint8).reshape(*np.shape(frames), *self.shape, 4)
@@ -173,9 +168,14 @@ def pack_colours(painted: np.ndarray) -> dict[str, np.ndarray]:
     """(T, X, Y, Z, 4) uint8, zeros where no colour is known -> the arrays `shown` and `colour` of a label file."""
     shown = painted[..., 3] > 0
     counts = shown.reshape(len(shown), -1).sum(1)
-    colour = np.zeros((len(shown), int(counts.max(initial=0)), 3), np.uint8)
-    colour[np.arange(colour.shape[1]) < counts[:, None]] = painted[shown][:, :3]
+    colour = np.zeros((len(shown), int(counts.max(initial=0)), 4), np.uint8)
+    colour[_first_of(colour, counts)] = painted[shown]
     return {"shown": pack_voxels(shown), "colour": colour}
+
+
+def _first_of(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(T, M) bool: the first counts (T,) of each of the rows (T, M, ...)."""
+    return np.arange(rows.shape[1]) < counts[:, None]
 
 
 def pack_voxels(grid: np.ndarray) -> np.ndarray:

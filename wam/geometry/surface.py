@@ -1,11 +1,15 @@
 """The surface of what is filled: the voxels that have a colour to be seen. Free of torch, as a simulator's processes are.
 
-Coloured voxels are (..., X, Y, Z, 4) uint8: red, green, blue, and 255 where the colour is known, else 0.
+Coloured voxels are (..., X, Y, Z, 4) uint8: red, green, blue, and what it is that has this colour: ROBOT,
+OBJECT, GROUND (table, floor and walls), THING where nobody said, and 0 where no colour is known.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+ROBOT, OBJECT, GROUND, THING = 1, 2, 3, 255
+KINDS = {"robot": ROBOT, "object": OBJECT, "ground": GROUND}
 
 
 def exposed(filled: np.ndarray) -> np.ndarray:

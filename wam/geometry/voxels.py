@@ -8,6 +8,7 @@ from torch import Tensor
 from wam.contracts import expected
 from wam.geometry.cameras import check_cameras, in_picture, project, unproject
 from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
+from wam.geometry.surface import THING
 
 
 def rows_of(points: Tensor, grid: VoxelConfig) -> Tensor:
@@ -50,7 +51,7 @@ def fuse_depth(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: Voxe
 
 def fuse_colours(pictures: Tensor, depth: Tensor, intrinsics: Tensor, extrinsics: Tensor, grid: VoxelConfig) -> Tensor:
     """Pictures (V, H, W, 3) uint8 that fit depth (V, H, W), with its cameras as for `fuse_depth` -> (X, Y, Z, 4) uint8: the
-    mean colour of the pixels whose measured points a voxel holds, and 255 where it holds any, else zeros."""
+    mean colour of the pixels whose measured points a voxel holds, and THING where it holds any, else zeros."""
     if pictures.shape != (*depth.shape, 3):
         raise expected(
             f"pictures of shape {(*depth.shape, 3)}",
@@ -64,5 +65,5 @@ def fuse_colours(pictures: Tensor, depth: Tensor, intrinsics: Tensor, extrinsics
     total = torch.zeros(grid.count, 4, dtype=torch.float64)  # red, green, blue and how many
     total.index_add_(0, rows[met], torch.nn.functional.pad(pictures.flatten(1, 2)[met].double(), (0, 1), value=1.0))
     mean = (total[:, :3] / total[:, 3:].clamp_min(1)).round()
-    known = 255 * (total[:, 3:] > 0)
+    known = THING * (total[:, 3:] > 0)
     return torch.cat([mean, known], dim=1).to(torch.uint8).reshape(*grid.shape, 4)

@@ -72,7 +72,8 @@ class Environment(Protocol):
         """(X, Y, Z) bool: the voxels that something visible fills now. Raises WamError where the world is flat."""
 
     def painted(self, grid: VoxelConfig) -> np.ndarray:
-        """(X, Y, Z, 4) uint8: the colour of what fills each voxel and 255, zeros where nothing does. Raises as above."""
+        """(X, Y, Z, 4) uint8: the colour of what fills each voxel and what it is, as `wam.geometry.surface` says; zeros where
+        nothing does. Raises as above."""
 
     def expert_action(self) -> np.ndarray:
         """(A,) float32: what a scripted expert would do now. Raises WamError where there is no expert."""

@@ -13,6 +13,7 @@ os.environ.setdefault("MUJOCO_GL", "disabled")  # before mujoco is imported: no 
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import mujoco
@@ -29,7 +30,7 @@ from wam.simulation.environment import StepResult
 from wam.simulation.instructions import sentences
 from wam.simulation.raycast import Marker
 from wam.simulation.renderers import make_renderer
-from wam.simulation.shading import geom_colours
+from wam.simulation.shading import geom_colours, geom_kinds
 from wam.simulation.solids import Solids
 
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")  # experts; actions are clipped anyway
@@ -199,10 +200,15 @@ class MetaWorld:
         return self._filled(grid) >= 0
 
     def painted(self, grid: VoxelConfig) -> np.ndarray:
-        palette = np.full((self._env.model.ngeom + 1, 4), 255, np.uint8)  # its last row, -1, is of what nothing fills
-        palette[:, :3] = (255 * geom_colours(self._env.model)).round()
+        return self._palette[self._filled(grid)]
+
+    @cached_property
+    def _palette(self) -> np.ndarray:
+        """(geoms + 1, 4) uint8: colour and kind of each, zeros for the last, -1, which is of what nothing fills."""
+        model = self._env.model
+        palette = np.column_stack([(255 * geom_colours(model)).round(), geom_kinds(model)]).astype(np.uint8)
         palette[-1] = 0
-        return palette[self._filled(grid)]
+        return palette
 
     def _filled(self, grid: VoxelConfig) -> np.ndarray:
         """(X, Y, Z) int32: the geom in each voxel, -1: none."""

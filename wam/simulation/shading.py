@@ -5,6 +5,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from wam.geometry.surface import GROUND, OBJECT, ROBOT
+
 BACKGROUND = np.array([0.62, 0.66, 0.70], np.float32)
 _GROUND = {"floor": (0.38, 0.40, 0.42), "tablelink": (0.80, 0.74, 0.64), "RetainingWall": (0.50, 0.52, 0.56)}
 _ARM = (0.38, 0.29, 0.55)
@@ -36,6 +38,12 @@ def ground_geoms(model: mujoco.MjModel) -> np.ndarray:
     """(ngeom + 1,) bool: floor, table and walls, and the background (last row)."""
     names = [{model.geom(geom).name, model.body(model.geom_bodyid[geom]).name} for geom in range(model.ngeom)]
     return np.array([bool(name & _GROUND.keys()) for name in names] + [True])
+
+
+def geom_kinds(model: mujoco.MjModel) -> np.ndarray:
+    """(ngeom + 1,) uint8: ROBOT, OBJECT or GROUND for each geom; the last row, index -1, is the background."""
+    kinds = [ROBOT if _fixed_colour(model, geom) is not None else OBJECT for geom in range(model.ngeom)]
+    return np.where(ground_geoms(model), GROUND, np.array([*kinds, GROUND])).astype(np.uint8)
 
 
 def _vivid(colour: np.ndarray) -> np.ndarray:

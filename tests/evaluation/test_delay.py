@@ -50,8 +50,8 @@ class Pushing:
 
 
 class Homing(Pushing):
-    """Goes to the middle and stops there, now fast, now slowly, so its chunk means nothing after another one's beginning; it may
-    be told what it will have done by the time that the chunk comes."""
+    """Goes to the middle and stops there, now fast, now slowly, so its chunk means nothing after another one's beginning; it
+    may be told what it will have done by the time that the chunk comes."""
 
     def way(self, place: np.ndarray, settled: np.ndarray | None = None) -> np.ndarray:
         self.plans = getattr(self, "plans", 0) + 1

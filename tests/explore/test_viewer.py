@@ -368,8 +368,8 @@ class TestInABrowser:
             page.evaluate("wish.kind = 'recorded'; ask()")
             page.until("shown.number === number && truth")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            smallest = "Math.min(...[...document.querySelectorAll('#answers .strip img')].map((i) => i.getBoundingClientRect().width))"
-            assert page.evaluate(smallest) > 60, "each camera has a line of its own"
+            widths = "[...document.querySelectorAll('#answers .strip img')].map((i) => i.getBoundingClientRect().width)"
+            assert page.evaluate(f"Math.min(...{widths})") > 60, "each camera has a line of its own"
             page.evaluate("document.getElementById('tab-retrace').click()")
             page.until("failure.told")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390

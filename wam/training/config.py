@@ -86,7 +86,7 @@ class TrainConfig:
 
     latent_actions: a trained latent-action tokenizer (its folder or run), whose latents are the `latent_action` stream.
     pseudo_labels: give windows that came without actions those that their latent actions suggest, by a regression fitted
-    on the labelled ones of the mixture.
+    on the labelled ones of the mixture; pseudo_states: and what of the state their pictures tell.
 
     threads: of torch on a CPU, 0 leaves torch's choice. precision: `bf16` suits CPUs and GPUs alike; fp16 is refused on
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
@@ -101,6 +101,7 @@ class TrainConfig:
     start: StartConfig = field(default_factory=StartConfig)
     latent_actions: str = ""
     pseudo_labels: bool = False
+    pseudo_states: bool = False
     seed: int = 0
     steps: int = 0
     minutes: float = 5.0

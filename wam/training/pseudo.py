@@ -132,8 +132,8 @@ class PseudoLabels:
             state_r2=state_r2,
         )
 
-    def label(self, dataset: WindowDataset) -> None:
-        """Give a dataset without actions those that it would have had, and those numbers of its states that pictures tell.
+    def label(self, dataset: WindowDataset, *, states: bool = True) -> None:
+        """Give a dataset without actions those that it would have had, and, with `states`, the numbers of it that pictures tell.
         Episodes no longer than the span stay without."""
         x, pictures = _read(self.latents, dataset)
         told = self.actions(x).reshape(len(x), self.span, -1).float().numpy()
@@ -144,7 +144,7 @@ class PseudoLabels:
         last = np.flatnonzero(dataset.left == 0)  # no pair tells what is done at an episode's last frame
         total[last], seen[last] = total[last - 1], seen[last - 1] * (dataset.left[last - 1] == 1)
         dataset.give_actions(total / np.maximum(seen, 1)[:, None], known=seen > 0)
-        if self.states is not None and dataset.state_dim is None:
+        if states and self.states is not None and dataset.state_dim is None:
             dataset.give_states(self.states(pictures).float().numpy(), known=(self.state_r2 >= TOLD).numpy())
 
     def __str__(self) -> str:

@@ -66,7 +66,7 @@ class JointStage:
             print(self.pseudo, flush=True)
             for dataset in self.mixture.datasets:
                 if dataset.action_dim is None:
-                    self.pseudo.label(dataset)
+                    self.pseudo.label(dataset, states=config.pseudo_states)
 
     def losses(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         if batch.action is not None and not torch.isfinite(batch.action).all():

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.model.conftest import make_batch, tiny_config
 from wam.contracts import WamError
 from wam.model.attention import KERNELS, attend
-from wam.model.joint import causal_mask
+from wam.model.masks import causal_mask
 from wam.model.pretrained import from_pretrained, save_pretrained
 from wam.model.wam import WorldActionModel
 from wam.training.count import saved_bytes
@@ -36,6 +36,16 @@ def test_every_kernel_gives_what_the_written_out_operations_give(kernel: str, ma
     expected = torch.softmax((q @ k.transpose(-1, -2) / 4).masked_fill(~mask, -torch.inf) if masked
                              else q @ k.transpose(-1, -2) / 4, dim=-1) @ v  # fmt: skip
     torch.testing.assert_close(attend(q, k, v, mask=shown, kernel=kernel), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+@pytest.mark.parametrize("kernel", ["auto", "sdpa", "flex", "explicit"])
+def test_every_kernel_that_masks_takes_a_mask_of_each_row(kernel: str, rows: int) -> None:
+    q, k, v, _ = tensors()
+    mask = torch.rand(2, 1, rows, 16, generator=torch.Generator().manual_seed(3)) < 0.5
+    mask[..., 0] = True
+    expected = torch.softmax((q @ k.transpose(-1, -2) / 4).masked_fill(~mask, -torch.inf), dim=-1) @ v
+    torch.testing.assert_close(attend(q, k, v, mask=mask, kernel=kernel), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "flash", "explicit"])

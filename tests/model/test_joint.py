@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wam.model.joint import JointTransformer, StreamInput
+from wam.model.masks import sentence_mask
 from wam.model.reference import dense_forward
 from wam.model.rope import chunk_positions, grid_positions, rotary_table
 from wam.model.visibility import VisibilityTable, preset_names, table_from
@@ -104,3 +105,56 @@ def test_detached_reads_carry_values_and_no_gradient() -> None:
     assert gradient is None or gradient.abs().sum() == 0
     (gradient,) = torch.autograd.grad(plain["action"].sum(), given["observation"].h)
     assert gradient.abs().sum() > 0
+
+
+THERE = torch.tensor([[True] * 8, [False, True, True, True, True, False, False, False]])
+"""Tokens of an observation of two rows: the second has some missing at its start and padding at its end."""
+
+
+def padded_inputs(made: JointTransformer, *, causal: bool) -> dict[str, StreamInput]:
+    given = inputs(made)
+    given["observation"].there, given["observation"].own = THERE, sentence_mask(THERE, causal=causal)
+    return given
+
+
+@pytest.mark.parametrize("preset", ["joint", "first-frame", "causal", "mutual"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_and_a_streams_own_reading_equal_one_dense_mask(preset: str, causal: bool) -> None:
+    made, table = transformer(), table_from(preset)
+    given = padded_inputs(made, causal=causal)
+    fast, _ = made(given, table)
+    slow = dense_forward(made, given, table)
+    for s in STREAMS:
+        torch.testing.assert_close(fast[s], slow[s], atol=2e-5, rtol=1e-4)
+
+
+def test_no_stream_reads_what_is_padding() -> None:
+    made, table = transformer(), table_from("joint")
+    before, _ = made(padded_inputs(made, causal=False), table)
+    given = padded_inputs(made, causal=False)
+    given["observation"].h = torch.where(THERE[..., None], given["observation"].h, 100.0)
+    after, _ = made(given, table)
+    after["observation"], before["observation"] = after["observation"][THERE], before["observation"][THERE]
+    for s in STREAMS:
+        torch.testing.assert_close(after[s], before[s])
+    given["observation"].there = None
+    assert (made(given, table)[0]["action"] - before["action"]).abs().max() > 1e-3
+
+
+def test_what_is_padding_stays_so_in_a_cache_its_rows_and_repeats() -> None:
+    made, table = transformer(), table_from("first-frame")
+    given = padded_inputs(made, causal=True)
+    whole, _ = made(given, table)
+    _, caches = made({s: given[s] for s in ("text", "observation", "state")}, table, cache_only=True)
+    rest = {"action": given["action"]}
+    torch.testing.assert_close(made(rest, table, context=caches)[0]["action"], whole["action"], atol=1e-5, rtol=1e-5)
+    rows = torch.tensor([1, 1])
+    taken = {s: cache.take(rows) for s, cache in caches.items()}
+    action = StreamInput(
+        h=given["action"].h[rows], condition=given["action"].condition[rows], rotary=given["action"].rotary
+    )
+    found, _ = made({"action": action}, table, context=taken)
+    torch.testing.assert_close(found["action"][0], whole["action"][1], atol=1e-5, rtol=1e-5)
+    repeated = {s: cache.take(torch.tensor([1])).expand(2) for s, cache in caches.items()}
+    found, _ = made({"action": action}, table, context=repeated)
+    torch.testing.assert_close(found["action"][1], whole["action"][1], atol=1e-5, rtol=1e-5)

@@ -39,7 +39,8 @@ def check_kernel(kernel: str) -> None:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, kernel: str = "auto") -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v. q (B, N, L, head_dim), k and v (B, N, L', head_dim), mask (L, L') bool.
+    """softmax(q k^T / sqrt(head_dim)) v. q (B, N, L, head_dim), k and v (B, N, L', head_dim), mask (L, L') bool, or
+    (B, 1, L or 1, L') where rows differ.
 
     Raises WamError where the kernel does not run on this machine, or on tensors like these.
     """
@@ -80,22 +81,24 @@ def _xformers(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     bias = None
     if mask is not None:
         bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, -torch.inf)
-        bias = bias.expand(*q.shape[:2], *mask.shape)
+        bias = bias.expand(*q.shape[:3], mask.shape[-1])
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, L, N, head_dim)
     return memory_efficient_attention(q, k, v, attn_bias=bias).transpose(1, 2)
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    def visible(b: Tensor, n: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        assert mask is not None
-        return mask[i, j]
-
-    from torch.nn.attention.flex_attention import create_block_mask
-
     blocks = None
     if mask is not None:
-        rows, columns = mask.shape
-        blocks = create_block_mask(visible, None, None, rows, columns, device=str(q.device))
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        size, rows, columns = q.shape[0], q.shape[2], mask.shape[-1]
+        whole = mask.expand(size, 1, rows, columns)
+
+        def visible(b: Tensor, n: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return whole[b, 0, i, j]
+
+        own = size if mask.ndim == 4 else None
+        blocks = create_block_mask(visible, own, None, rows, columns, device=str(q.device))
     return _flex_kernel(q.is_cuda)(q.contiguous(), k.contiguous(), v.contiguous(), block_mask=blocks)
 
 

@@ -11,7 +11,7 @@ is gathered at once where the weights are spread over ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wam.model.attention import attend, check_kernel
 from wam.model.expert import NativeExpert, Rotary, by_token
+from wam.model.masks import causal_mask, whole_mask
 from wam.model.rope import rotate
 from wam.model.visibility import VisibilityTable
 
@@ -38,34 +39,42 @@ Sources = tuple[tuple[str, bool], ...]
 class StreamInput:
     """One stream at the transformer's door: tokens h (B, L, D), condition (B, G, condition width), or what a pretrained
     stream's layers are told in its place, rotary table, frames (T): into how many equal blocks a causal stream's tokens
-    fall. settled (B, L) bool: the tokens of a chunk whose condition is the second of two, not the first."""
+    fall. settled (B, L) bool: the tokens of a chunk whose condition is the second of two, not the first.
+    own (B or 1, L, L) bool: which of its own tokens each reads, where the table does not say it. there (B, L) bool: the
+    tokens that are there for other streams to read, where some are padding."""
 
     h: Tensor
-    condition: Tensor | Told
+    condition: Tensor | Told | None
     rotary: Rotary | None = None
     frames: int = 1
     settled: Tensor | None = None
+    own: Tensor | None = None
+    there: Tensor | None = None
 
 
 @dataclass(kw_only=True)
 class StreamCache:
-    """Keys and values of one context stream, per layer, each (B, N, L, head_dim); frames they cover; tokens per frame."""
+    """Keys and values of one context stream, per layer, each (B, N, L, head_dim); frames they cover; there (B, L) bool:
+    see `StreamInput`."""
 
     layers: list[KeysValues] = field(default_factory=list)
     frames: int = 1
+    there: Tensor | None = None
 
     def expand(self, repeats: int) -> StreamCache:
         """Each row repeated, for several draws per context."""
         layers = [(k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)) for k, v in self.layers]
-        return StreamCache(layers=layers, frames=self.frames)
+        there = None if self.there is None else self.there.repeat_interleave(repeats, 0)
+        return replace(self, layers=layers, there=there)
 
     def take(self, rows: Tensor) -> StreamCache:
         """The rows of these indices (N,)."""
-        return StreamCache(layers=[(k[rows], v[rows]) for k, v in self.layers], frames=self.frames)
+        there = None if self.there is None else self.there[rows]
+        return replace(self, layers=[(k[rows], v[rows]) for k, v in self.layers], there=there)
 
     def turned(self, rotary: Rotary) -> StreamCache:
         """Keys carried to other positions: rotations compose, so the table of the difference moves them there."""
-        return StreamCache(layers=[(rotate(k, rotary), v) for k, v in self.layers], frames=self.frames)
+        return replace(self, layers=[(rotate(k, rotary), v) for k, v in self.layers])
 
     def extend(self, newer: StreamCache, *, keep: int) -> StreamCache:
         """This cache followed by `newer`, the oldest frames beyond `keep` forgotten."""
@@ -75,16 +84,6 @@ class StreamCache:
             kept = frames * (new_k.shape[2] // newer.frames)
             layers.append((torch.cat([k, new_k], 2)[:, :, -kept:], torch.cat([v, new_v], 2)[:, :, -kept:]))
         return StreamCache(layers=layers, frames=frames)
-
-
-def causal_mask(frames: int, past_frames: int, tokens: int, *, window: int | None, device: torch.device) -> Tensor:
-    """(frames * tokens, (past_frames + frames) * tokens) bool: a frame reads itself and the `window - 1` before it."""
-    reader = torch.arange(past_frames, past_frames + frames, device=device)[:, None]
-    source = torch.arange(past_frames + frames, device=device)[None]
-    allowed = source <= reader
-    if window is not None:
-        allowed &= source > reader - window
-    return allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 
 def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, KeysValues]) -> KeysValues:
@@ -100,8 +99,8 @@ def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """Who reads what, the same in every layer. experts: by stream, whose expert it runs through. sources, rotaries, masks
-    and settled by stream; a mask (L, L') is of the stream's own keys, cached ones first, before which it sees everything;
-    settled (B, L) bool: see `StreamInput`."""
+    and settled by stream; a mask (L, L') is of the stream's own keys, cached ones first, before which it sees everything, and
+    one (B, 1, L or 1, L') of all keys; settled (B, L) bool: see `StreamInput`."""
 
     experts: Mapping[str, str]
     sources: Mapping[str, Sources]
@@ -174,7 +173,7 @@ class JointLayer(nn.Module):
             keys, values = joined[sources]
             mask = reading.masks[s]
             if mask is not None:  # all before a causal stream's own keys are visible
-                mask = F.pad(mask, (keys.shape[2] - mask.shape[1], 0), value=True)
+                mask = F.pad(mask, (keys.shape[2] - mask.shape[-1], 0), value=True)
             attended = attend(queries[s], keys, values, mask=mask, kernel=self.attention)
             updated[s] = self.experts[reading.experts[s]].update(tokens, attended, modulation[s])
         return updated, own
@@ -271,7 +270,7 @@ class JointTransformer(nn.Module):
         context = context or {}
         h = {s: given.h for s, given in streams.items()}
         present = tuple(dict.fromkeys([*context, *streams]))
-        kept = {s: StreamCache(frames=given.frames) for s, given in streams.items()} if keep_cache else {}
+        kept = {s: StreamCache(frames=g.frames, there=g.there) for s, g in streams.items()} if keep_cache else {}
         conditions = {
             s: F.silu(given.condition) if isinstance(given.condition, Tensor) else given.condition
             for s, given in streams.items()
@@ -280,7 +279,10 @@ class JointTransformer(nn.Module):
             experts={s: self.shared.get(s, s) for s in streams},
             sources={s: self._sources(s, table, present) for s in streams},
             rotaries={s: given.rotary for s, given in streams.items()},
-            masks={s: self._mask(s, given, table, context, window) for s, given in streams.items()},
+            masks={
+                s: self._whole(s, streams, table, context, self._mask(s, given, table, context, window))
+                for s, given in streams.items()
+            },
             settled={s: given.settled for s, given in streams.items()},
         )
         for number, step in enumerate(self.steps):
@@ -312,3 +314,32 @@ class JointTransformer(nn.Module):
             return None
         tokens = given.h.shape[1] // given.frames
         return causal_mask(given.frames, past, tokens, window=window, device=given.h.device)
+
+    def _whole(
+        self,
+        stream: str,
+        streams: Mapping[str, StreamInput],
+        table: VisibilityTable,
+        context: Mapping[str, StreamCache],
+        mask: Tensor | None,
+    ) -> Tensor | None:
+        """`mask` over all keys that a stream reads, where some of them are padding or its own reading is given."""
+        sources = self._sources(stream, table, tuple(dict.fromkeys([*context, *streams])))
+        lengths: list[int] = []
+        parts: list[Tensor | None] = []
+        for s, _ in sources:
+            if s in context:
+                lengths.append(context[s].layers[0][0].shape[2])
+                parts.append(_readable(context[s].there))
+            if s in streams:
+                lengths.append(streams[s].h.shape[1])
+                own = streams[s].own if s == stream else None
+                parts.append(_readable(streams[s].there) if own is None else own)
+        if all(part is None for part in parts):
+            return mask
+        return whole_mask(parts, lengths, mask, device=streams[stream].h.device)
+
+
+def _readable(there: Tensor | None) -> Tensor | None:
+    """(B, L) -> (B, 1, L): the same for every reader."""
+    return None if there is None else there[:, None]

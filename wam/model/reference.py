@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wam.model.expert import by_token
-from wam.model.joint import JointTransformer, StreamInput, causal_mask
+from wam.model.joint import JointTransformer, StreamInput
+from wam.model.masks import causal_mask
 from wam.model.visibility import VisibilityTable
 
 
@@ -23,7 +24,8 @@ def dense_forward(
     """What `JointTransformer.forward` returns for the same streams without a cache. Gradients of detached reads differ."""
     names = tuple(streams)
     lengths = {s: streams[s].h.shape[1] for s in names}
-    mask = torch.cat([torch.cat([_block(r, s, streams, table, window) for s in names], dim=1) for r in names], dim=0)
+    blocks = [torch.cat([_block(r, s, streams, table, window) for s in names], dim=3) for r in names]
+    mask = torch.cat(blocks, dim=2)  # (B, 1, L, L)
     h = {s: given.h for s, given in streams.items()}
     for layer in range(transformer.depth):
         modulation, parts = {}, {}
@@ -44,10 +46,16 @@ def dense_forward(
 def _block(
     reader: str, source: str, streams: Mapping[str, StreamInput], table: VisibilityTable, window: int | None
 ) -> Tensor:
-    rows, columns = streams[reader].h.shape[1], streams[source].h.shape[1]
+    given, (size, columns) = streams[source], streams[source].h.shape[:2]
+    rows = streams[reader].h.shape[1]
+    shape = (size, 1, rows, columns)
     if not table.sources(reader, (source,)):
-        return torch.zeros(rows, columns, dtype=torch.bool)
+        return torch.zeros(shape, dtype=torch.bool)
+    block = torch.ones(shape, dtype=torch.bool)
+    if given.there is not None:
+        block &= given.there[:, None, None]
+    if reader == source and given.own is not None:
+        block = given.own[:, None].expand(shape)
     if reader == source and reader in table.causal:
-        frames = streams[reader].frames
-        return causal_mask(frames, 0, rows // frames, window=window, device=torch.device("cpu"))
-    return torch.ones(rows, columns, dtype=torch.bool)
+        block = block & causal_mask(given.frames, 0, rows // given.frames, window=window, device=torch.device("cpu"))
+    return block

@@ -67,7 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "repeats": 2,
         "chunks": 4,
     },
-    "parity": {"names": ["wan2.2-ti2v-5b", "ltx-video"], "shapes": [(2, 4, 4)]},
+    "parity": {"names": ["wan2.2-ti2v-5b", "ltx-video", "smolvlm2-500m"], "shapes": [(2, 4, 4)]},
     "backbone": {
         "configs": {"cosmos-predict2-2b": CATALOGUE["cosmos-predict2-2b"].tiny},
         "shape": (2, 4, 4),

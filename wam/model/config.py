@@ -28,9 +28,10 @@ class StreamConfig:
     residual blocks in the conv stem too. warp: an x0 prediction moves the present by a flow before it adds to it.
     tokens: length every sentence is padded or cut to. columns: of the state, which a vector reads; none named: all of them,
     where training finds no velocities among the state's names (`split_state`).
-    backbone: a pretrained network whose blocks are a video stream's experts and whose own ends take the stem's place. shares:
-    the stream with a backbone whose layers this video stream runs through too. lora: adapters beside the experts, whose own
-    weights then stay as they are.
+    backbone: a pretrained network whose blocks are a video stream's experts and whose own ends take the stem's place: a video
+    transformer in the future, a vision-language model in the observation, which then holds the sentence too (of `tokens` at
+    most). shares: the stream with a backbone whose layers this video stream runs through too. lora: adapters beside the
+    experts, whose own weights then stay as they are.
     """
 
     kind: str

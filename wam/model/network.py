@@ -14,13 +14,14 @@ from wam.geometry.cameras import Cameras
 from wam.model.backbones.bases import borrowed
 from wam.model.backbones.ends import Passage, PretrainedEnds
 from wam.model.backbones.interface import Prompt
-from wam.model.backbones.load import Backbone
+from wam.model.backbones.load import AnyBackbone
 from wam.model.backbones.streams import make_pretrained, settle
+from wam.model.backbones.vlm.scene import SceneEnds
 from wam.model.config import ModelConfig
 from wam.model.context import Context
 from wam.model.frames import VideoEnds
 from wam.model.joint import JointTransformer, StreamInput
-from wam.model.latents import FrameCoder, signed
+from wam.model.latents import FrameCoder
 from wam.model.occupancy import Drawn, OccupancyHead, Voxels
 from wam.model.parts import make_ends, make_head, make_stem, make_summary, positions_of, tokens_of, unknown_vectors
 from wam.model.prefix import PrefixStem, padded
@@ -42,7 +43,7 @@ class JointNetwork(FrameCoder):
         *,
         text: TextEncoder,
         video: VideoTokenizer,
-        backbones: Mapping[str, Backbone] | None = None,
+        backbones: Mapping[str, AnyBackbone] | None = None,
     ) -> None:
         config.validate()
         super().__init__(config, video)
@@ -95,7 +96,7 @@ class JointNetwork(FrameCoder):
             self.occupancy = OccupancyHead(config, dict(self.videos.items()), condition_width=W)
         settle(config, self.transformer, pretrained.ends)
 
-    def _make_video(self, stream: str, width: int, pretrained: PretrainedEnds | None) -> None:
+    def _make_video(self, stream: str, width: int, pretrained: PretrainedEnds | SceneEnds | None) -> None:
         c, video = self.config, self.video_tokenizer
         ends = pretrained or make_ends(c, stream, width=width, table=self.table, video=video)
         self.videos[stream] = ends
@@ -131,13 +132,23 @@ class JointNetwork(FrameCoder):
         inputs: dict[str, StreamInput] = {}
         summaries: dict[str, Tensor] = {}
         sentences = batch.instruction or ("",) * size
-        prompts = {s: self._prompt(s, sentences, batch.images) for s in self.bases}
+        prompts = {
+            s: ends.read(cast(TextStem, self.stems["text"]).encoder, sentences, batch.images, coder=self)
+            for s in self.bases
+            if (ends := self._pretrained(s)) is not None
+        }
         if "text" in self.stems:
             h, summaries["text"] = self.stems["text"](sentences)
             condition = self.stream_bias["text"].expand(size, 1, -1)
             inputs["text"] = StreamInput(h=h, condition=condition, rotary=self._at(time, h))
         times = time + self.config.history_stride * torch.arange(1 - frames, 1)
-        inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
+        if isinstance(seeing := self.videos["observation"], SceneEnds):
+            scene = seeing.look(batch.images, sentences, batch.view_mask)
+            inputs["observation"] = scene.input
+            if "observation" in self.video_summaries:
+                summaries["observation"] = self.video_summaries["observation"](scene.pictures)
+        else:
+            inputs["observation"] = self._observation(latents, batch.view_mask, summaries, times, prompts)
         hide = unknown_vectors(self.config, batch.state_mask, hide or {})
         inputs |= self._vectors(batch.state, summaries, size=size, hide=hide, embodiment=batch.embodiment, time=time)
         _, caches = self.transformer(inputs, self.table, cache_only=True)
@@ -152,19 +163,6 @@ class JointNetwork(FrameCoder):
             time=time,
         )
 
-    def _prompt(self, stream: str, sentences: Sequence[str], images: Tensor) -> Prompt:
-        """What the pretrained stream's cross-attention reads, of sentences and observed frames (B, V, T, H, W, C)."""
-        ends = self._pretrained(stream)
-        assert ends is not None
-        features, mask = cast(TextStem, self.stems["text"]).encoder(sentences)
-        return ends.prompt(
-            features,
-            mask,
-            present=signed(images[:, :, -1:]),
-            future=len(self.config.future),
-            encode=self.video_tokenizer.encode,
-        )
-
     @property
     def extendable(self) -> bool:
         """Can observed frames join a context that is already there? They can if frames read only earlier frames and text."""
@@ -172,7 +170,7 @@ class JointNetwork(FrameCoder):
         alone = self.table.inputs("text") & streams <= {"text"}
         return (
             alone
-            and self._pretrained("observation") is None
+            and isinstance(self.videos["observation"], VideoEnds)
             and "observation" in self.table.causal
             and self.table.inputs("observation") & streams <= {"observation", "text"}
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wam.contracts import expected
 from wam.model.backbones.ends import PretrainedEnds
+from wam.model.backbones.vlm.scene import SceneEnds
 from wam.model.config import ModelConfig
 from wam.model.frames import VideoEnds
 from wam.model.rope import chunk_positions, grid_positions
@@ -76,8 +77,10 @@ def make_ends(
     )
 
 
-def tokens_of(ends: VideoEnds | PretrainedEnds, *, frames: int, side: int) -> int:
+def tokens_of(ends: VideoEnds | PretrainedEnds | SceneEnds, *, frames: int, side: int) -> int:
     """Tokens of a video stream of so many frames (or tubelets) of latents, side x side in each view."""
+    if isinstance(ends, SceneEnds):
+        return frames * ends.picture_tokens
     if isinstance(ends, PretrainedEnds):
         return (frames + ends.leads) * ends.tokens(side)
     return frames * ends.groups * ends.config.grid**2

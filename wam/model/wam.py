@@ -29,7 +29,7 @@ from wam.diffusion.reuse import Reusing
 from wam.diffusion.samplers import AfterStep, Signals, initial_noise, integrate, integrate_with_schedulers
 from wam.geometry.cameras import Cameras
 from wam.model.backbones.bases import leave_out
-from wam.model.backbones.load import Backbone
+from wam.model.backbones.load import AnyBackbone
 from wam.model.backbones.streams import load_backbones
 from wam.model.config import ConditionalConfig, ModelConfig
 from wam.model.context import Context
@@ -72,7 +72,7 @@ class WorldActionModel(nn.Module):
         action_space: ActionSpace | None = None,
         text: TextEncoder | None = None,
         video: VideoTokenizer | None = None,
-        backbones: Mapping[str, Backbone] | None = None,
+        backbones: Mapping[str, AnyBackbone] | None = None,
     ) -> None:
         """text, video, backbones (by stream): in place of those that the config names."""
         super().__init__()

@@ -62,7 +62,8 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
     play = torch.zeros(size, dtype=torch.bool) if batch.play is None else batch.play.cpu()
     silent = torch.rand(size, generator=generator) < config.text_dropout
     if batch.instruction:
-        noise = config.word_noise if config.text.kind == "small" else 0.0
+        learned = "text" in config.streams and config.text.kind == "small"
+        noise = config.word_noise if learned else 0.0
         spoken = [scrambled(sentence, noise, generator) for sentence in batch.instruction]
         batch = batch.replace(
             instruction=tuple("" if quiet else s for quiet, s in zip(silent.tolist(), spoken, strict=True))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.model.backbones.companions import companions
-from wam.model.backbones.load import Backbone, load_backbone
+from wam.model.backbones.config import BackboneConfig
+from wam.model.backbones.load import AnyBackbone, load_backbone
+from wam.model.backbones.vlm.load import VlmBackbone
+from wam.model.config import ModelConfig
 from wam.model.joint import JointLayer, JointTransformer
 from wam.model.synthetic import synthetic_batch
 from wam.model.wam import WorldActionModel
@@ -79,15 +83,11 @@ def make_on_paper(config: TrainConfig) -> WithoutData:
     if config.stage not in STAGES:
         raise expected(f"a stage among {', '.join(STAGES)} for a pretrained backbone", got=config.stage, do="plan one")
     model_config = copy.deepcopy(config.model)
-    backbones = {
-        s: _backbone(c.backbone.name, c.backbone.fps) for s, c in model_config.streams.items() if c.backbone is not None
-    }
-    known = next(iter(backbones.values())).description
+    backbones = {s: _backbone(c.backbone) for s, c in model_config.streams.items() if c.backbone is not None}
     with torch.device("meta"):
         model = WorldActionModel(
             model_config,
-            text=PaperText(known.text_width, min(model_config.text.max_tokens, known.text_tokens)),
-            video=PaperVideo(known.latent_channels, known.spatial, known.temporal),
+            **_companions(model_config, backbones),
             backbones=backbones,
         )
     batch = _on_meta(synthetic_batch(model_config, WINDOWS, seed=config.seed))
@@ -99,9 +99,23 @@ def make_on_paper(config: TrainConfig) -> WithoutData:
     return WithoutData(module=model.to("meta").train(), losses=losses, batch=batch.without("play", *without))
 
 
-def _backbone(name: str, fps: float) -> Backbone:
+def _companions(config: ModelConfig, backbones: Mapping[str, AnyBackbone]) -> dict[str, Any]:
+    """In the place of the text encoder and VAE that a video transformer needs beside it; a vision-language model needs none."""
+    for backbone in backbones.values():
+        if not isinstance(backbone, VlmBackbone):
+            known = backbone.description
+            return {
+                "text": PaperText(known.text_width, min(config.text.max_tokens, known.text_tokens)),
+                "video": PaperVideo(known.latent_channels, known.spatial, known.temporal),
+            }
+    return {}
+
+
+def _backbone(config: BackboneConfig) -> AnyBackbone:
     """Full shapes, taken for the pretrained weights that they will be."""
-    made = load_backbone(name, "meta", fps=fps)
+    made = load_backbone(config.name, "meta", fps=config.fps, layers=config.layers)
+    if isinstance(made, VlmBackbone):
+        return replace(made, provenance={**made.provenance, "random": False})
     width = made.description.image_width
     pictures = PaperPictures(width) if width else None
     return replace(made, provenance={**made.provenance, "random": False}, picture=pictures)  # type: ignore[arg-type]

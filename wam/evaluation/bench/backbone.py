@@ -13,9 +13,16 @@ from wam.evaluation.bench.timing import BenchResult, Target, default_device, tim
 from wam.model.backbones.catalogue import CATALOGUE
 from wam.model.backbones.load import Backbone, build_backbone, load_backbone
 from wam.model.backbones.parity import Example, Wrapped, difference, draw_example, original_forward
+from wam.model.backbones.vlm.catalogue import VLMS
+from wam.model.backbones.vlm.load import VlmBackbone
+from wam.model.backbones.vlm.parity import difference as vlm_difference
+from wam.model.backbones.vlm.parity import draw_example as draw_prompts
 
 SHAPES = ((3, 4, 6), (1, 8, 4), (5, 2, 2))
 """Frames, height and width of latents."""
+
+PROMPTS = ((1, 1, (5,)), (2, 1, (0, 7, 3)), (2, 2, (4, 4)))
+"""Views, times and letters of each row's sentence."""
 
 SIZE = {"num_attention_heads": 4, "attention_head_dim": 64, "num_layers": 4}
 """Of the networks that are timed, as wide as a native stream of a larger model; what belongs to the family stays."""
@@ -28,26 +35,36 @@ TIMED: Mapping[str, Mapping[str, Any]] = {
 
 
 def bench_parity(
-    *, names: Sequence[str] = tuple(CATALOGUE), shapes: Sequence[tuple[int, int, int]] = SHAPES, seed: int = 0
+    *, names: Sequence[str] = (*CATALOGUE, *VLMS), shapes: Sequence[tuple[int, int, int]] = SHAPES, seed: int = 0
 ) -> BenchResult:
-    """max_abs_diff: the largest absolute difference of a prediction from diffusers' own, in float32 with tiny random weights of
-    the same class, over shapes, with one clock for all frames and with one for each; and the same by name."""
+    """max_abs_diff: the largest absolute difference from the original in float32 with tiny random weights of the same class,
+    and the same by name: of a prediction from diffusers' own, over shapes, with one clock for all frames and with one for each;
+    of a vision-language model's last hidden states from transformers', over `PROMPTS`, padded together and each row alone."""
     found: dict[str, float] = {}
+    compared = 0
     for name in names:
         torch.manual_seed(seed)
         backbone = load_backbone(name, "tiny")
-        found[name] = max(
-            difference(
-                backbone, draw_example(backbone.description, size=2, shape=shape, per_frame=per_frame, seed=seed)
-            )
-            for shape in shapes
-            for per_frame in (False, True)
-        )
+        if isinstance(backbone, VlmBackbone):
+            examples = [draw_prompts(backbone, views=v, times=t, lengths=n, seed=seed) for v, t, n in PROMPTS]
+            differences = [vlm_difference(backbone, example) for example in examples]
+        else:
+            known = backbone.description
+            differences = [
+                difference(backbone, draw_example(known, size=2, shape=shape, per_frame=per_frame, seed=seed))
+                for shape in shapes
+                for per_frame in (False, True)
+            ]
+        found[name], compared = max(differences), compared + len(differences)
     return BenchResult(
         name="parity",
         figures={**found, "max_abs_diff": max(found.values())},
-        detail={"shapes": [list(shape) for shape in shapes], "dtype": "float32"},
-        n=len(names) * len(shapes) * 2,
+        detail={
+            "shapes": [list(shape) for shape in shapes],
+            "prompts": [list(prompt) for prompt in PROMPTS],
+            "dtype": "float32",
+        },
+        n=compared,
         targets={"max_abs_diff": Target(value=1e-5, at_least=False)},
         seeds=(seed,),
     )

@@ -7,7 +7,7 @@ from torch import nn
 from wam.contracts import expected
 from wam.model.backbones.config import LoraConfig
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "to_qkv", "to_out")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "to_qkv", "to_out", "q_proj", "k_proj", "v_proj", "o_proj")
 """Where adapters go unless the config says: the maps of attention, by the names of pretrained and native experts."""
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from wam.contracts import WamError, expected
 from wam.model.backbones.adapters import is_adapter
-from wam.model.backbones.load import Backbone, build_backbone, load_backbone
+from wam.model.backbones.load import AnyBackbone, build_any, load_backbone
 from wam.model.config import ModelConfig
 
 Bases = Mapping[str, Mapping[str, Any]]
@@ -59,24 +59,24 @@ def find_backbones(
     *,
     places: Mapping[str, str],
     checkpoint: str,
-) -> dict[str, Backbone]:
+) -> dict[str, AnyBackbone]:
     """The backbones of a checkpoint's model, by stream: for those whose weights it holds, networks of the architecture
     {class, config} that wait for them; the others loaded again. places: folders or hub names of bases that have moved.
 
     Raises WamError, in one sentence, where a base is not to be had or is not the one the checkpoint was trained on.
     """
-    found: dict[str, Backbone] = {}
+    found: dict[str, AnyBackbone] = {}
     for s, base in recorded.items():
         c = config.streams[s].backbone
         assert c is not None
         if s in held:
-            found[s] = build_backbone(held[s], name=base["name"], provenance=base, fps=c.fps)
+            found[s] = build_any(held[s], name=base["name"], provenance=base, fps=c.fps)
             continue
         source = places.get(s, c.source)
         revision = c.revision if source != c.source else base["revision"] or c.revision
         what = f"the base that {checkpoint} leaves out, {base['name']} (revision {base['revision']})"
         try:
-            found[s] = load_backbone(c.name, "pretrained", source=source, revision=revision, fps=c.fps)
+            found[s] = load_backbone(c.name, "pretrained", source=source, revision=revision, fps=c.fps, layers=c.layers)
         except WamError as error:
             raise expected(what, got="none that loads", do=str(error).rpartition("; ")[2]) from error
         sha256 = found[s].provenance["sha256"]

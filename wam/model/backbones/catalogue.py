@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wam.contracts import WamError, expected
+from wam.model.backbones.vlm.catalogue import VLMS
 from wam.tokenizers.text import TextConfig
 from wam.tokenizers.video import VideoConfig
 
@@ -171,10 +172,10 @@ CATALOGUE: dict[str, Known] = {
 
 def unknown_name(name: str) -> WamError:
     """The error for a name that is neither here nor a folder nor a hub name, with those that read alike."""
-    near = difflib.get_close_matches(name.lower(), CATALOGUE, n=2, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), [*CATALOGUE, *VLMS], n=2, cutoff=0.4)
     hint = f"perhaps {' or '.join(near)}" if near else "name one of them"
     return expected(
-        f"a backbone among {', '.join(CATALOGUE)}, or a folder or hub name in diffusers' format",
+        f"a backbone among {', '.join([*CATALOGUE, *VLMS])}, or a folder or hub name in diffusers' format",
         got=repr(name),
         do=hint,
     )

@@ -12,12 +12,13 @@ Weights = Literal["pretrained", "tiny", "meta"]
 
 @dataclass(kw_only=True)
 class BackboneConfig:
-    """name: one of `wam.model.backbones.catalogue`, or a folder or hub name in diffusers' format. weights: `pretrained`;
+    """name: one of `wam.model.backbones.catalogue` or of `wam.model.backbones.vlm.catalogue`, or a folder or hub name in
+    diffusers' format, or a folder in transformers'. weights: `pretrained`;
     `tiny`, random ones of a small network of the same class; `meta`, the full shapes without numbers, to plan with. source: a
     folder or hub name that holds the weights, where that is not the catalogue's.
 
     frozen: its own weights stay as they came. fps: frames a second of what it is shown, which Cosmos and LTX-Video are told;
-    0: what their pipelines assume.
+    0: what their pipelines assume. layers: of a vision-language model, how many of its first ones; 0: all.
     """
 
     name: str
@@ -26,6 +27,7 @@ class BackboneConfig:
     revision: str | None = None
     frozen: bool = False
     fps: float = 0.0
+    layers: int = 0
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ that an untrained model draws what the original would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from wam.model.backbones.interface import Ends, Grid, Prompt, Told
 from wam.model.backbones.picture import PictureReader
 from wam.model.joint import StreamInput
+from wam.model.latents import FrameCoder, signed
+from wam.tokenizers.text import TextEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,19 @@ class PretrainedEnds(nn.Module):
         """Of a frame of latents side x side in each view."""
         _, h, w = self.ends.description.patch
         return side // h * (self.views * side // w)
+
+    def read(
+        self,
+        encoder: TextEncoder,
+        sentences: Sequence[str],
+        images: Tensor,
+        *,
+        coder: FrameCoder,
+    ) -> Prompt:
+        """What cross-attention reads of sentences and of the newest of observed frames (B, V, T, H, W, C)."""
+        features, mask = encoder(sentences)
+        present, future = signed(images[:, :, -1:]), len(coder.config.future)
+        return self.prompt(features, mask, present=present, future=future, encode=coder.video_tokenizer.encode)
 
     def prompt(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,13 @@ import torch
 from torch import nn
 
 from wam.contracts import expected
-from wam.files import sha256
 from wam.model.backbones.catalogue import CATALOGUE, COSMOS, FAMILIES, LTX, WAN, Known, unknown_name
 from wam.model.backbones.config import Weights
 from wam.model.backbones.picture import PictureReader
+from wam.model.backbones.vlm.catalogue import FAMILIES as VLM_FAMILIES
+from wam.model.backbones.vlm.catalogue import VLMS
+from wam.model.backbones.vlm.load import VlmBackbone, build_vlm, is_vlm, load_vlm
+from wam.model.backbones.weights import commit_of, files_read, fingerprint
 from wam.tokenizers.frozen import not_on_disk, read_provenance, refuse_missing
 
 FOLDER = "transformer"
@@ -72,6 +73,10 @@ class Backbone:
         return {"class": type(self.network).__name__, "config": config}
 
 
+AnyBackbone = Backbone | VlmBackbone
+"""A video transformer of diffusers, or a vision-language model of transformers."""
+
+
 def load_backbone(
     name: str,
     weights: Weights = "pretrained",
@@ -79,14 +84,18 @@ def load_backbone(
     source: str = "",
     revision: str | None = None,
     fps: float = 0.0,
-) -> Backbone:
-    """A backbone by its name in the catalogue, or a folder or hub name in diffusers' format. source: the folder or hub name
-    that holds the weights of a name in the catalogue, if not the one named there.
+    layers: int = 0,
+) -> AnyBackbone:
+    """A backbone by its name in a catalogue, or a folder or hub name in diffusers' format, or of a vision-language model in
+    transformers'. source: the folder or hub name that holds the weights of a name in the catalogue, if not the one named
+    there. layers: of a vision-language model, how many of its first ones; 0: all.
 
     pretrained: the weights that are on this machine or can be fetched, in float32; never others. tiny: random weights of a
     small network of the same class. meta: the full shapes on the meta device. Raises WamError where the name is unknown, the
     weights are not at hand, incomplete or of another class; only safetensors are read.
     """
+    if name in VLMS or (name not in CATALOGUE and is_vlm(name)):
+        return load_vlm(name, weights, source=source, revision=revision, layers=layers)
     known = CATALOGUE.get(name)
     if known is None and "/" not in name and not Path(name).expanduser().is_dir():
         raise unknown_name(name)
@@ -122,6 +131,15 @@ def build_backbone(
         provenance=dict(provenance),
         picture=_picture(known, provenance) if device != "meta" else None,
     )
+
+
+def build_any(
+    architecture: Mapping[str, Any], *, name: str, provenance: Mapping[str, Any], fps: float = 0.0
+) -> AnyBackbone:
+    """`build_backbone`, or `build_vlm` where the class is that of a vision-language model."""
+    if architecture["class"] in VLM_FAMILIES:
+        return build_vlm(architecture, name=name, provenance=provenance)
+    return build_backbone(architecture, name=name, provenance=provenance, fps=fps)
 
 
 def describe(kind: str, config: Mapping[str, Any], *, known: Known | None = None, fps: float = 0.0) -> Description:
@@ -212,8 +230,8 @@ def _pretrained(name: str, known: Known | None, source: str, revision: str | Non
     except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
         raise not_on_disk(kind, source, revision, error) from error
     refuse_missing(kind, source, report["missing_keys"])
-    files = _files(source, folder, revision)
-    provenance = read_provenance(source, revision or _commit(files))
+    files = files_read(source, folder, revision, stem="diffusion_pytorch_model")
+    provenance = read_provenance(source, revision or commit_of(files))
     description = describe(type(network).__name__, network.config, known=known, fps=fps)
     return Backbone(
         name=name,
@@ -243,41 +261,3 @@ def _class(name: Any) -> Any:
 def _folder(source: str) -> str | None:
     """The folder of the transformer in `source`: none where a folder holds the transformer alone."""
     return None if (Path(source) / "config.json").is_file() else FOLDER
-
-
-def _files(source: str, folder: str | None, revision: str | None) -> list[Path]:
-    """The safetensors files that `from_pretrained` has just read: those of the index where there are several."""
-    from huggingface_hub import try_to_load_from_cache
-
-    where = f"{folder}/" if folder else ""
-    if Path(source).is_dir():
-        at = Path(source) / where
-    else:
-        config = try_to_load_from_cache(source, f"{where}config.json", revision=revision)
-        if not isinstance(config, str):
-            return []
-        at = Path(config).parent
-    index = at / "diffusion_pytorch_model.safetensors.index.json"
-    if index.is_file():
-        return sorted({at / name for name in json.loads(index.read_text())["weight_map"].values()})
-    return sorted(at.glob("diffusion_pytorch_model.safetensors"))
-
-
-def _commit(files: list[Path]) -> str | None:
-    """The commit in a path of the hub's cache, models--OWNER--NAME/snapshots/COMMIT/..."""
-    parts = files[0].parts if files else ()
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
-
-
-def fingerprint(files: list[Path]) -> str | None:
-    """sha256 of a file; of several, that of their digests in order."""
-    digests = [_digest(file) for file in files]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
-    )
-
-
-def _digest(file: Path) -> str:
-    """The hub's cache names a large file's blob by its sha256, so that tens of gigabytes need not be read a second time."""
-    blob = file.resolve()
-    return blob.name if blob.parent.name == "blobs" and len(blob.name) == 64 else sha256(file)

@@ -13,7 +13,10 @@ from wam.model.backbones.adapters import add_adapters
 from wam.model.backbones.assembly import take_apart
 from wam.model.backbones.ends import PretrainedEnds
 from wam.model.backbones.interface import Layer
-from wam.model.backbones.load import Backbone, Description, load_backbone
+from wam.model.backbones.load import AnyBackbone, Description, load_backbone
+from wam.model.backbones.vlm.decoder import take_apart as take_vlm_apart
+from wam.model.backbones.vlm.load import VlmBackbone, VlmDescription
+from wam.model.backbones.vlm.scene import SceneEnds
 from wam.model.config import ModelConfig
 from wam.model.joint import JointTransformer
 from wam.model.visibility import VisibilityTable
@@ -25,23 +28,25 @@ class PretrainedStreams:
     whose layers it runs through. bases: {name, source, revision, sha256, random, architecture} by stream."""
 
     layers: dict[str, list[Layer]] = field(default_factory=dict)
-    ends: dict[str, PretrainedEnds] = field(default_factory=dict)
+    ends: dict[str, PretrainedEnds | SceneEnds] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     bases: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def load_backbones(config: ModelConfig, given: Mapping[str, Backbone]) -> dict[str, Backbone]:
+def load_backbones(config: ModelConfig, given: Mapping[str, AnyBackbone]) -> dict[str, AnyBackbone]:
     """Every backbone that the config names, by stream; those given are not loaded."""
     named = {s: c.backbone for s, c in config.streams.items() if c.backbone is not None}
     return {
-        s: given[s] if s in given else load_backbone(b.name, b.weights, source=b.source, revision=b.revision, fps=b.fps)
+        s: given[s]
+        if s in given
+        else load_backbone(b.name, b.weights, source=b.source, revision=b.revision, fps=b.fps, layers=b.layers)
         for s, b in named.items()
     }
 
 
 def make_pretrained(
     config: ModelConfig,
-    backbones: Mapping[str, Backbone],
+    backbones: Mapping[str, AnyBackbone],
     *,
     table: VisibilityTable,
     text_width: int,
@@ -60,6 +65,12 @@ def make_pretrained(
                 do="let it see the observation, or remove `shares`, so that the present leads the future's own tokens",
             )
     for s, backbone in backbones.items():
+        if isinstance(backbone, VlmBackbone):
+            _check_vlm(config, s, backbone.description, table)
+            made.bases[s] = {"name": backbone.name, **backbone.provenance, "architecture": backbone.architecture}
+            language, made.layers[s] = take_vlm_apart(backbone)
+            made.ends[s] = SceneEnds(language, backbone.words, views=config.views, tokens=config.streams[s].tokens)
+            continue
         known = backbone.description
         _check(config, s, known, text_width=text_width, latent_channels=latent_channels, latent_side=latent_side)
         sharing = [other for other, owner in made.shared.items() if owner == s]
@@ -89,13 +100,7 @@ def _check(
         raise expected(
             "a backbone for the future stream", got=f"one for {stream}", do="see `shares` for the observation"
         )
-    shape = {"depth": known.layers, "heads": known.heads, "head_dim": known.head_dim}
-    if wrong := {name: value for name, value in shape.items() if getattr(config, name) != value}:
-        raise expected(
-            "a model as deep as its backbone, of as many heads of the same size",
-            got={name: getattr(config, name) for name in wrong},
-            do="set " + ", ".join(f"model.{name}={value}" for name, value in wrong.items()),
-        )
+    _check_shape(config, known)
     if c.width not in (0, known.width) or c.tubelet != 1 or c.predicts != "velocity":
         raise expected(
             f"model.streams.{stream} with predicts velocity, tubelet 1 and no width of its own",
@@ -122,6 +127,44 @@ def _check(
         raise expected(f"latents whose sides {known.patch[1:]} divide", got=latent_side, do="change model.image_size")
 
 
+def _check_shape(config: ModelConfig, known: Description | VlmDescription) -> None:
+    shape = {"depth": known.layers, "heads": known.heads, "head_dim": known.head_dim}
+    if wrong := {name: value for name, value in shape.items() if getattr(config, name) != value}:
+        raise expected(
+            "a model as deep as its backbone, of as many heads of the same size",
+            got={name: getattr(config, name) for name in wrong},
+            do="set " + ", ".join(f"model.{name}={value}" for name, value in wrong.items()),
+        )
+
+
+def _check_vlm(config: ModelConfig, stream: str, known: VlmDescription, table: VisibilityTable) -> None:
+    if stream != "observation":
+        raise expected(
+            "a vision-language model for the observation stream",
+            got=f"one for {stream}",
+            do=f"move it to model.streams.observation, and name a video transformer for {stream} or none",
+        )
+    _check_shape(config, known)
+    if config.streams[stream].width not in (0, known.width):
+        raise expected(
+            "no width of its own for a stream with a backbone",
+            got=config.streams[stream].width,
+            do=f"remove model.streams.{stream}.width",
+        )
+    if config.occupancy.loss_weight:
+        raise expected(
+            "a native observation for voxels", got="a vision-language model", do="set model.occupancy.loss_weight=0"
+        )
+    alone = table.sources(stream, config.streams) == ((stream, False),)
+    if not alone or table.modulators(stream, config.streams) or stream in table.causal:
+        raise expected(
+            "an observation that reads itself alone and that nothing modulates, as its backbone was trained",
+            got="a visibility table that says otherwise",
+            do="remove the text stream, whose sentence the backbone reads, or set model.visibility.sees.observation="
+            "{observation: yes} and model.visibility.modulated_by.observation=[]",
+        )
+
+
 def settle(config: ModelConfig, transformer: JointTransformer, ends: Mapping[str, nn.Module]) -> None:
     """Freeze what the config wants frozen, and put adapters where it wants them. ends: of the pretrained streams."""
     for s, c in config.streams.items():
@@ -135,5 +178,5 @@ def settle(config: ModelConfig, transformer: JointTransformer, ends: Mapping[str
 
 
 def _own(ends: nn.Module) -> nn.Module:
-    assert isinstance(ends, PretrainedEnds)
+    assert isinstance(ends, PretrainedEnds | SceneEnds)
     return ends.pretrained

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given as each
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from wam.model.joint import JointTransformer, StreamInput
 from wam.model.masks import sentence_mask
@@ -105,6 +108,26 @@ def test_detached_reads_carry_values_and_no_gradient() -> None:
     assert gradient is None or gradient.abs().sum() == 0
     (gradient,) = torch.autograd.grad(plain["action"].sum(), given["observation"].h)
     assert gradient.abs().sum() > 0
+
+
+SIGHT = st.sampled_from(["yes", "no", "detached"])
+FEW = ("observation", "state", "action")
+
+
+@settings(max_examples=15, deadline=None)
+@each(st.lists(SIGHT, min_size=6, max_size=6))
+def test_a_loss_teaches_the_streams_that_the_table_says(sights: list[str]) -> None:
+    others = iter(sights)
+    table = VisibilityTable(sees={r: {s: "yes" if r == s else next(others) for s in FEW} for r in FEW})
+    made = transformer()
+    given = {s: x for s, x in inputs(made).items() if s in FEW}
+    for x in given.values():
+        x.h.requires_grad_()
+    out, _ = made(given, table)
+    for reader in FEW:
+        found = torch.autograd.grad(out[reader].sum(), [given[s].h for s in FEW], allow_unused=True, retain_graph=True)
+        taught = {s for s, g in zip(FEW, found, strict=True) if g is not None and g.abs().sum() > 0}
+        assert taught == table.taught_by(reader, FEW)
 
 
 THERE = torch.tensor([[True] * 8, [False, True, True, True, True, False, False, False]])

@@ -10,6 +10,7 @@ from wam.diffusion.clocks import RULES, ClockConfig
 from wam.diffusion.flow import Parametrisation
 from wam.geometry.grid import VoxelConfig
 from wam.model.backbones.config import BackboneConfig, LoraConfig
+from wam.tokenizers.action_codes import ActionTokenConfig
 from wam.tokenizers.text import TextConfig
 from wam.tokenizers.video import VideoConfig
 
@@ -200,7 +201,7 @@ class ModelConfig:
     state_dropout hides all of the state (imagined frames have none), text_dropout trains the unconditional model that guidance
     needs; word_noise replaces words of a sentence by the unknown word, which stands for those a text encoder learned here
     never met.
-    prefix: settled actions that a chunk goes on from.
+    prefix: settled actions that a chunk goes on from. action_tokens: discrete ones that train what the actions read.
     latent_action_dim, latent_action_length: A and K of latent actions; training takes them from its tokenizer.
     draws: clocks and noises per training context where no video is denoised, which costs next to nothing.
     attention: the kernel, see `wam.model.attention`. checkpointing: `blocks` keeps nothing inside a layer for the backward
@@ -238,6 +239,7 @@ class ModelConfig:
     streams: dict[str, StreamConfig] = field(default_factory=default_streams)
     conditionals: list[ConditionalConfig] = field(default_factory=default_conditionals)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
+    action_tokens: ActionTokenConfig = field(default_factory=ActionTokenConfig)
     occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
     text: TextConfig = field(default_factory=lambda: TextConfig(width=96))
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -252,6 +254,7 @@ class ModelConfig:
                 do="change `model.future` or `model.streams.future.tubelet`",
             )
         self.occupancy.validate()
+        self.action_tokens.validate()
         self._validate_prefix()
         for row in self.conditionals:
             if unknown := set(row.hide) - set(VECTORS):

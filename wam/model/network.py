@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wam.contracts import Batch, expected
 from wam.geometry.cameras import Cameras
+from wam.model.action_tokens import NativeTokens
 from wam.model.backbones.bases import borrowed
 from wam.model.backbones.ends import Passage, PretrainedEnds
 from wam.model.backbones.interface import Prompt
@@ -94,6 +95,7 @@ class JointNetwork(FrameCoder):
         if config.occupancy.loss_weight:
             self._make_edges("occupancy")
             self.occupancy = OccupancyHead(config, dict(self.videos.items()), condition_width=W)
+        self.action_tokens = NativeTokens.of(config, trunk=self.videos["observation"], width=widths["observation"])
         settle(config, self.transformer, pretrained.ends)
 
     def _make_video(self, stream: str, width: int, pretrained: PretrainedEnds | SceneEnds | None) -> None:

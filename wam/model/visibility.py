@@ -21,7 +21,7 @@ through any number of layers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ class VisibilityTable:
         found = {s for s, sight in self.sees.get(stream, {}).items() if sight != "no"}
         found |= set(self.modulated_by.get(stream, ()))
         return found | ({self.skips[stream]} if stream in self.skips else set())
+
+    def taught_by(self, stream: str, present: Iterable[str] = STREAMS) -> set[str]:
+        """Every stream to which a loss on `stream` sends a gradient through any number of layers: as `upstream`, where a
+        detached read leads no further."""
+        sees = {
+            r: {s: "no" if sight == "detached" else sight for s, sight in row.items()} for r, row in self.sees.items()
+        }
+        return replace(self, sees=sees).upstream(stream, present)
 
     def upstream(self, stream: str, present: Iterable[str] = STREAMS) -> set[str]:
         """Every stream from which information can reach `stream` through any number of layers, itself included."""

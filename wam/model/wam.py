@@ -39,6 +39,7 @@ from wam.model.normalize import Normalizer
 from wam.model.occupancy import Drawn
 from wam.model.parts import chunk_shape
 from wam.model.steering import Steering, descend
+from wam.tokenizers.action_codes import ActionCodes
 from wam.tokenizers.text import TextEncoder, make_text_encoder
 from wam.tokenizers.video import VideoTokenizer, make_video_tokenizer
 
@@ -89,6 +90,7 @@ class WorldActionModel(nn.Module):
         self.normalizers = nn.ModuleDict(
             {"action": Normalizer(config.action_dim), "state": Normalizer(config.state_dim)}
         )
+        self.action_codes = ActionCodes(config.action_tokens, chunk=config.chunk, dim=config.action_dim)
         leave_out(self)
 
     def borrowed(self) -> set[str]:

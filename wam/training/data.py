@@ -178,3 +178,26 @@ def fit_normalizers(model: HasNormalizers, datasets: Sequence[WindowDataset]) ->
         else:
             center, scale = np.ravel(s.mean), np.ravel(s.std)
         model.normalizer(name).fit(center.tolist(), scale.tolist())
+
+
+def action_chunks(datasets: Sequence[WindowDataset], chunk: int, *, most: int = 4096) -> np.ndarray:
+    """Chunks (N, K, A) of demonstrated actions, in their own units, spread evenly over the episodes; `most` at most."""
+    found: list[np.ndarray] = []
+    for dataset in datasets:
+        if dataset.action_dim is None:
+            continue
+        for episode in dataset.episodes:
+            if episode.play:
+                continue
+            actions = np.asarray(dataset.store.column(dataset.spec.action, episode), dtype=np.float32)
+            found += [
+                actions[start : start + chunk] for start in range(0, len(actions) - chunk + 1, max(1, chunk // 2))
+            ]
+    if not found:
+        raise expected(
+            f"demonstrations of {chunk} steps or more to fit action tokens to",
+            got="none",
+            do="shorten `model.chunk`, or set model.action_tokens.kind=bins",
+        )
+    kept = np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)
+    return np.stack([found[i] for i in kept])

@@ -17,6 +17,7 @@ from wam.contracts import Batch, expected
 from wam.diffusion.clocks import draw_clocks
 from wam.diffusion.flow import add_noise, clock_weight, masked_mean, target
 from wam.geometry.cameras import Cameras
+from wam.model.action_tokens import token_loss
 from wam.model.config import ConditionalConfig, ModelConfig, OccupancyConfig
 from wam.model.context import Context
 from wam.model.occupancy import Drawn, colour_loss, distance_loss, occupancy_loss
@@ -96,7 +97,17 @@ def joint_losses(model: WorldActionModel, batch: Batch, *, generator: torch.Gene
             losses[f"{s}{label}"] = loss
             weight = VOXEL_WEIGHTS[s](config.occupancy) if s in VOXEL_WEIGHTS else config.streams[s].loss_weight
             total = total + weight * loss
+    if config.action_tokens.kind != "none" and batch.action is not None:
+        losses["action_tokens"] = _token_loss(model, batch, context, play.to(device))
+        total = total + config.action_tokens.loss_weight * losses["action_tokens"]
     return {"loss": total, **losses}
+
+
+def _token_loss(model: WorldActionModel, batch: Batch, context: Context, play: Tensor) -> Tensor:
+    """Of demonstrations alone: random play (B,) does not follow from what is seen."""
+    assert batch.action is not None
+    codes, known = model.action_codes.encode(batch.action, batch.action_mask)
+    return token_loss(model.network, context, codes, known & ~play[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from wam.contracts import Batch, expected
 from wam.model.pretrained import save_pretrained
 from wam.model.wam import CONTEXT, WorldActionModel
 from wam.training.config import TrainConfig
-from wam.training.data import fit_dimensions, fit_grid, fit_normalizers, make_mixture
+from wam.training.data import action_chunks, fit_dimensions, fit_grid, fit_normalizers, make_mixture
 from wam.training.latent_cache import open_cache
 from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
@@ -59,6 +59,9 @@ class JointStage:
         self.module: nn.Module = self.model
         self.statistics = first.statistics
         fit_normalizers(self.model, self.mixture.datasets)
+        if not self.model.action_codes.fitted:
+            chunks = torch.from_numpy(action_chunks(self.mixture.datasets, config.model.chunk))
+            self.model.action_codes.fit(self.model.normalizer("action").normalize(chunks).numpy())
         self.pseudo: PseudoLabels | None = None
         if config.pseudo_labels:
             assert self.latents is not None
@@ -115,6 +118,8 @@ class JointStage:
         }
 
     def save(self, folder: Path, *, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+        if self.config.model.action_tokens.kind != "none":
+            self.model.action_codes.save(folder / "action_tokens.json")
         save_pretrained(
             self.model,
             folder,

@@ -128,7 +128,7 @@ class SmallTextEncoder(TextEncoder):
         ids = [word_ids(sentence, self.vocabulary, self.max_words) for sentence in sentences]
         padded = pad_ids(ids, max(len(words) for words in ids))
         ids_BL2 = torch.tensor(padded, device=self.embedding.weight.device)
-        if self.training:
+        if self.training and self.embedding.weight.requires_grad:  # a word is met where training can teach it
             self.met[ids_BL2.flatten()] = True
         elif self.met.any():
             ids_BL2 = self.known(ids_BL2)

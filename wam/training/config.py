@@ -85,6 +85,7 @@ class TrainConfig:
     fixed and kept in the run, so that a resumed run ends where it would have.
 
     latent_actions: a trained latent-action tokenizer (its folder or run), whose latents are the `latent_action` stream.
+    tune: `all` that is not frozen, or `soft_prompts` alone, the model.soft_prompts tokens that stand for a robot.
     pseudo_labels: give windows that came without actions those that their latent actions suggest, by a regression fitted
     on the labelled ones of the mixture; pseudo_states: and what of the state their pictures tell.
 
@@ -99,6 +100,7 @@ class TrainConfig:
     output: str = "runs/train"
     stage: str = "joint"
     start: StartConfig = field(default_factory=StartConfig)
+    tune: Literal["all", "soft_prompts"] = "all"
     latent_actions: str = ""
     pseudo_labels: bool = False
     pseudo_states: bool = False
@@ -127,6 +129,8 @@ class TrainConfig:
     def validate(self) -> None:
         if self.steps <= 0 and self.minutes <= 0:
             raise expected("steps or minutes above 0", got=f"{self.steps} and {self.minutes}", do="set one of them")
+        if self.tune not in ("all", "soft_prompts"):
+            raise expected("tune all or soft_prompts", got=repr(self.tune), do="name one of the two")
         if self.tracker not in ("tensorboard", "wandb", "trackio", "none"):
             raise expected("tracker tensorboard, wandb, trackio or none", got=repr(self.tracker), do="name one")
         if self.data.latents and self.stage not in CACHED_STAGES:

@@ -20,6 +20,7 @@ from wam.training.latents import LatentLabels
 from wam.training.objective import joint_losses
 from wam.training.pseudo import PseudoLabels
 from wam.training.start import start_from
+from wam.training.tuning import tune_soft_prompts
 
 SENSITIVE_ENOUGH = 1.1
 """Below this ratio of shuffled to true error a world model does not listen to its actions, and the run says so."""
@@ -56,6 +57,8 @@ class JointStage:
         self.started = start_from(self.model, config.start) if config.start.checkpoint else None
         if self.started is not None:
             print(self.started, flush=True)
+        if config.tune == "soft_prompts":
+            print(f"training {tune_soft_prompts(self.model.network):,} numbers of soft prompts alone", flush=True)
         self.module: nn.Module = self.model
         self.statistics = first.statistics
         fit_normalizers(self.model, self.mixture.datasets)

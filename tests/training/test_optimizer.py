@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from tests.training.conftest import toy_config
 from wam.contracts import WamError
 from wam.training.config import OptimizerConfig
 from wam.training.optimizer import make_optimizers
+from wam.training.state import flatten_optimizers, restore_optimizers
 from wam.training.trainer import train
 
 
@@ -75,7 +80,7 @@ def test_a_module_of_matrices_alone_needs_no_second_optimizer() -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(WamError, match="adamw or muon"):
+    with pytest.raises(WamError, match="adamw, muon or adamw8bit"):
         make_optimizers(Mixed(), OptimizerConfig(kind="sgd"))  # type: ignore[arg-type]
 
 
@@ -105,3 +110,50 @@ def test_a_run_does_not_go_on_with_another_kind(toy: Path, tmp_path: Path) -> No
     config.optimizer.kind = "muon"
     with pytest.raises(WamError, match=r"optimizer\.kind the run was started with"):
         train(config)
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, package: object) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", getattr(package, "optim", None))
+
+
+def test_eight_bits_need_a_gpu_and_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OptimizerConfig(kind="adamw8bit")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(WamError, match=r"a GPU for optimizer\.kind=adamw8bit"):
+        make_optimizers(Mixed(), config)
+    pretend_gpu(monkeypatch, None)
+    with pytest.raises(WamError, match=r"bitsandbytes.*pip install 'wam\[eight-bit\]'") as error:
+        make_optimizers(Mixed(), config)
+    assert "\n" not in str(error.value)
+
+
+def test_eight_bits_step_what_adamw_would_with_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("bitsandbytes")
+    package.optim = SimpleNamespace(AdamW8bit=torch.optim.AdamW)  # type: ignore[attr-defined]
+    pretend_gpu(monkeypatch, package)
+    module = Mixed()
+    (found,) = make_optimizers(module, OptimizerConfig(kind="adamw8bit", learning_rate=0.2, betas=(0.8, 0.9)))
+    (group,) = found.param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in module.parameters() if p.requires_grad}
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.2, (0.8, 0.9), 0.01)
+
+
+def test_state_within_state_is_saved_and_restored() -> None:
+    """bitsandbytes keeps its 8-bit moments in a dictionary inside each parameter's own."""
+
+    class Nested(torch.optim.SGD):
+        def state_dict(self) -> dict[str, Any]:
+            inner = {"absmax": torch.ones(2), "bits": torch.zeros(3, dtype=torch.uint8)}
+            return {"state": {0: {"step": 4, "quantised": inner}}, "param_groups": super().state_dict()["param_groups"]}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.found = state_dict["state"]
+
+    made = Nested([nn.Parameter(torch.zeros(2))], lr=0.1)
+    tensors, rest = flatten_optimizers([made])
+    assert all(isinstance(value, torch.Tensor) for value in tensors.values())
+    restore_optimizers([made], tensors, json.loads(json.dumps(rest)))
+    assert made.found[0]["step"] == 4
+    assert torch.equal(made.found[0]["quantised"]["bits"], torch.zeros(3, dtype=torch.uint8))

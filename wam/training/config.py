@@ -51,11 +51,12 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """kind: `adamw`, or `muon` for the weights of layers and AdamW for the rest (see `wam.training.optimizer`). Linear
+    """kind: `adamw`; `muon` for the weights of layers and AdamW for the rest (see `wam.training.optimizer`); or `adamw8bit`,
+    AdamW whose two moments are held in 8 bits (Dettmers et al. 2022, by bitsandbytes), where a GPU is. Linear
     warm-up over `warmup` steps, then a cosine down to final_rate * learning_rate at the last step. betas: AdamW's;
     momentum: Muon's."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
+    kind: Literal["adamw", "muon", "adamw8bit"] = "adamw"
     learning_rate: float = 1e-3
     final_rate: float = 0.02
     warmup: int = 50

@@ -147,6 +147,7 @@ def workload(config: TrainConfig, made: WithoutData) -> Workload:
         layer=layered / max(1, model.depth),
         beside=parameters - layered,
         companions=sum(sum(companions(c.backbone.name).values()) for c in model.streams.values() if c.backbone),
+        moment=1 if config.optimizer.kind == "adamw8bit" else 4,
         flops=count_flops(made.losses, batch, precision),
         activations=kept[chosen],
         inside=(kept[False] - kept[True]) / max(1, model.depth) if chosen else 0.0,

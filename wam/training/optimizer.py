@@ -19,22 +19,22 @@ from wam.training.config import OptimizerConfig
 
 def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """One or two optimizers that between them step every parameter of the module that is trained."""
-    if config.kind not in ("adamw", "muon"):
-        raise expected("optimizer.kind adamw or muon", got=repr(config.kind), do="name one of the two")
+    if config.kind not in ("adamw", "muon", "adamw8bit"):
+        raise expected("optimizer.kind adamw, muon or adamw8bit", got=repr(config.kind), do="name one of the three")
     chosen = {id(p) for p in layer_weights(module)} if config.kind == "muon" else set()
     trained = [p for p in module.parameters() if p.requires_grad and p.numel()]  # empty ones, such as of no registers
     rest = [p for p in trained if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
-        optimizers.append(
-            torch.optim.AdamW(
-                rest,
-                lr=config.learning_rate,
-                betas=(config.betas[0], config.betas[1]),
-                weight_decay=config.weight_decay,
-                fused=True,
-            )
-        )
+        options: dict[str, Any] = {
+            "lr": config.learning_rate,
+            "betas": (config.betas[0], config.betas[1]),
+            "weight_decay": config.weight_decay,
+        }
+        if config.kind == "adamw8bit":
+            optimizers.append(_eight_bits()(rest, **options))
+        else:
+            optimizers.append(torch.optim.AdamW(rest, fused=True, **options))
     if matrices := [p for p in trained if id(p) in chosen]:
         optimizers.append(
             MatrixMuon(
@@ -46,6 +46,21 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
             )
         )
     return optimizers
+
+
+def _eight_bits() -> Any:
+    """bitsandbytes' AdamW. Raises WamError where there is no GPU, or where it is not installed."""
+    if not torch.cuda.is_available():
+        raise expected("a GPU for optimizer.kind=adamw8bit", got="none", do="set optimizer.kind=adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise expected(
+            "the package bitsandbytes for optimizer.kind=adamw8bit",
+            got="none",
+            do="install it with pip install 'wam[eight-bit]', or set optimizer.kind=adamw",
+        ) from error
+    return AdamW8bit
 
 
 def layer_weights(module: nn.Module) -> Sequence[Tensor]:

@@ -24,6 +24,7 @@ from wam.files import sha256, write_bytes, write_json
 from wam.training.sharding import is_sharded, laid_out, read_shards, write_shards
 
 TENSORS = ("weights", "averaged", "optimizer")
+INSIDE = "/"
 
 
 def flatten_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -34,10 +35,18 @@ def flatten_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dic
     for number, optimizer in enumerate(optimizers):
         state = optimizer.state_dict()
         for index, entries in state["state"].items():
-            for name, value in entries.items():
+            for name, value in _flat(entries).items():
                 (tensors if isinstance(value, Tensor) else plain)[f"{number}.{index}.{name}"] = value
         groups.append([{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]])
     return tensors, {"plain": plain, "groups": json.loads(json.dumps(groups))}
+
+
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """State within state, as 8-bit optimizers have it, by names joined with `INSIDE`."""
+    found: dict[str, Any] = {}
+    for name, value in entries.items():
+        found |= _flat(value, f"{prefix}{name}{INSIDE}") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def restore_optimizers(
@@ -48,7 +57,11 @@ def restore_optimizers(
     entries = {tuple(key.split(".", 2)): value for key, value in {**tensors, **rest["plain"]}.items()}
     if len(rest["groups"]) == len(optimizers) and all(len(key) == 3 for key in entries):
         for (number, index, name), value in entries.items():
-            found[int(number)].setdefault(int(index), {})[name] = value
+            *path, last = name.split(INSIDE)
+            place = found[int(number)].setdefault(int(index), {})
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = value
     else:
         raise expected(
             f"the state of {len(optimizers)} optimizer(s)",

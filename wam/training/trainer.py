@@ -117,9 +117,9 @@ class Trainer:
             )
         compile_blocks(stage.module, config.compile)
         self.sharded = wants_shards(config.sharding, self.accelerator)
-        if config.optimizer.kind == "muon" and self.sharded:
+        if config.optimizer.kind != "adamw" and self.sharded:
             raise expected(
-                "whole matrices on every process for Muon",
+                f"whole matrices on every process for {config.optimizer.kind}",
                 got="FSDP2, which shards them",
                 do="set `optimizer.kind=adamw`, or train data-parallel",
             )

@@ -23,6 +23,7 @@ from wam.training.on_paper import HALF_SHARE, _on_meta, workload
 from wam.training.without_data import make_without_data
 
 WAN = Path("configs/train/wan2.2-5b-libero.yaml")
+SMOLVLM = Path("configs/train/smolvlm2-500m-libero.yaml")
 H100 = accelerator("h100")
 
 
@@ -140,6 +141,17 @@ class TestTheWanConfig:
             named = line.split("--config_file ")[1].split()[0]
             assert Path(named).is_file()
         assert "--num_processes 512 --num_machines 64 --machine_rank $RANK" in lines[2]
+
+
+def test_a_vision_language_config_is_planned_without_its_weights() -> None:
+    planned = cluster_plan(load_settings(TrainConfig, SMOLVLM), SMOLVLM, devices=["4090"], counts=[1])
+    layer = 2 * 960 * 960 + 2 * 960 * 320 + 3 * 960 * 2560 + 2 * 960
+    assert planned.parts["transformer, observation"] == 16 * layer
+    assert planned.parts["stem, observation"] == pytest.approx(192.9e6, rel=0.01), "words, their head, pictures"
+    assert planned.work.trainable == planned.work.parameters
+    eight = load_settings(TrainConfig, SMOLVLM, ["optimizer.kind=adamw8bit"])
+    again = cluster_plan(eight, SMOLVLM, devices=["4090"], counts=[1]).work
+    assert memory(again, "ddp", count=1, windows=1)["optimizer"] == pytest.approx(2 * planned.work.trainable)
 
 
 def test_the_verb_plans_for_accelerators_that_are_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

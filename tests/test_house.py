@@ -24,6 +24,7 @@ FLOORS = {
     "files": 1,
     "progress": 1,
     "checkpoint": 1,
+    "quantized": 1,
     "typed": 1,
     "geometry": 1,
     "data": 2,

@@ -5,6 +5,7 @@
     statistics.json    statistics of the data it was trained on
     provenance.json    data and code revision, seeds, random-or-pretrained weights, sha256 of each of the files above
 
+Weights may be stored as int8 with scales (`wam.quantized`): provenance then says so under `storage`, and loading gives float32.
 No pickle is read or written.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, STATISTICS, PROVENANCE = "config.yaml", "model.safetensors", "statistics.json", "provenance.json"
+STORAGE = "storage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +41,34 @@ class Checkpoint:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
-        """Write the folder; provenance.json comes last, so a folder without it is unfinished."""
+    def save(self, folder: Path, *, int8: bool = False) -> None:
+        """Write the folder; provenance.json comes last, so a folder without it is unfinished. int8: matrices at a byte a
+        weight, which rounds them (see `wam.quantized`)."""
         from safetensors.torch import save
+
+        from wam.quantized import quantize, quantized_count
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PROVENANCE).unlink(missing_ok=True)
         write_bytes(folder / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False).encode())
-        write_bytes(folder / WEIGHTS, save({k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}))
+        tensors = quantize(self.tensors) if int8 else self.tensors
+        write_bytes(folder / WEIGHTS, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
         write_json(folder / STATISTICS, self.statistics)
         files = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS, STATISTICS)}
-        write_json(folder / PROVENANCE, {"wam": wam.__version__, **self.provenance, "sha256": files})
+        said = {
+            name: value for name, value in self.provenance.items() if name != STORAGE
+        }  # what was loaded may have been int8
+        if int8:
+            said[STORAGE] = {"int8": quantized_count(tensors)}
+        write_json(folder / PROVENANCE, {"wam": wam.__version__, **said, "sha256": files})
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
         """Read a folder, checking every file against its recorded sha256. Raises WamError if one differs or lacks."""
         from safetensors import SafetensorError
         from safetensors.torch import load
+
+        from wam.quantized import restored
 
         provenance_file = folder / PROVENANCE
         if not provenance_file.is_file():
@@ -80,6 +93,15 @@ class Checkpoint:
             tensors = load((folder / WEIGHTS).read_bytes())
         except SafetensorError as error:
             raise expected(f"{folder / WEIGHTS} in safetensors format", got=str(error), do="fetch it again") from error
+        if storage := provenance.get(STORAGE):
+            count = storage.get("int8") if isinstance(storage, Mapping) else None
+            if not isinstance(count, int):
+                raise expected(
+                    f"{provenance_file} to name a storage this version knows, int8",
+                    got=storage,
+                    do="fetch it again, or use a newer version of wam",
+                )
+            tensors = restored(tensors, count=count)
         return cls(
             config=yaml.safe_load((folder / CONFIG).read_text()),
             tensors=tensors,

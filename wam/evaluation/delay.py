@@ -27,10 +27,8 @@ from wam.evaluation.figures import Measured
 from wam.evaluation.rollout import sentence_for
 from wam.files import sha256
 from wam.progress import Progress
-from wam.settings import load_settings
 from wam.simulation.environment import Environment
-from wam.training.config import TrainConfig
-from wam.training.state import newest_checkpoint
+from wam.training.state import newest_checkpoint, trained_config
 
 PLAIN, NAIVE = "synchronous", "naive"
 
@@ -102,7 +100,7 @@ def evaluate(run: Path, config: DelayEvaluateConfig, *, say: Callable[[str], Non
         **{name: getattr(config, name) for name in ("execute", "max_steps", "policy_steps", "jacobian")},
     }
     log = EpisodeLog(folder / "episodes.jsonl", identity=identity, kind=DelayEpisode)
-    return measure(policy, config, log=log, make=seen_as_in(load_settings(TrainConfig, run / "config.yaml")))
+    return measure(policy, config, log=log, make=seen_as_in(trained_config(run)))
 
 
 def measure(

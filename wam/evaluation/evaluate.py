@@ -29,13 +29,12 @@ from wam.evaluation.truth import simulate
 from wam.files import sha256
 from wam.model.wam import WorldActionModel
 from wam.progress import Progress
-from wam.settings import load_settings
 from wam.simulation.cameras import VIEWS, Camera
 from wam.simulation.environment import Environment, make_environment
 from wam.simulation.instructions import sentences
 from wam.training.config import TrainConfig
 from wam.training.data import window_spec
-from wam.training.state import newest_checkpoint
+from wam.training.state import newest_checkpoint, trained_config
 
 FIRST_START = 0
 """Evaluation starts are seeds from here on; collection's begin at `wam.simulation.record.FIRST_SEED`, a million."""
@@ -139,7 +138,7 @@ def place_of(run: Path, config: EvaluateConfig) -> Path:
 def evaluate(run: Path, config: EvaluateConfig, *, say: Callable[[str], None] = print) -> Evaluation:
     """Measure the newest checkpoint of a run; closed-loop episodes already on record are not run again."""
     checkpoint = newest_checkpoint(run)
-    trained = load_settings(TrainConfig, run / "config.yaml")
+    trained = trained_config(run)
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load_policy(checkpoint).model

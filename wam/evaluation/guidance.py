@@ -22,10 +22,9 @@ from wam.evaluation.figures import Measured
 from wam.evaluation.rollout import sentence_for
 from wam.model.steering import Steering
 from wam.progress import Progress
-from wam.settings import load_settings
 from wam.simulation.environment import Environment
 from wam.training.config import TrainConfig
-from wam.training.state import newest_checkpoint
+from wam.training.state import newest_checkpoint, trained_config
 
 PLACE, VELOCITY = slice(0, 3), slice(4, 7)  # of the hand, in Meta-World's state
 
@@ -76,7 +75,7 @@ def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], 
     """Measure the newest checkpoint of a run. Raises WamError if its actions are not the hand's displacements."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    trained = load_settings(TrainConfig, run / "config.yaml")
+    trained = trained_config(run)
     policy = load_policy(newest_checkpoint(run), steps=config.policy_steps)
     motion, make = learned_motion(trained), seen_as_in(trained)
     told = sentences_for(config.environments, held_out=True)

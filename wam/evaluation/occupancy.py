@@ -27,10 +27,9 @@ from wam.evaluation.voxel_metrics import changed, distances, iou
 from wam.geometry.grid import OCCUPIED, UNKNOWN
 from wam.geometry.voxels import fuse_depth
 from wam.model.wam import CONTEXT, WorldActionModel
-from wam.settings import load_settings
 from wam.simulation.environment import Environment, make_environment
 from wam.training.config import TrainConfig
-from wam.training.state import newest_checkpoint
+from wam.training.state import newest_checkpoint, trained_config
 
 WITHIN = (0.01, 0.02, 0.05)
 USUAL_EPISODES = 40
@@ -84,7 +83,7 @@ def evaluate(run: Path, config: OccupancyEvaluateConfig, *, say: Callable[[str],
     """Measure the newest checkpoint of a run whose model has voxels. Raises WamError for one that has none."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    trained = load_settings(TrainConfig, run / "config.yaml")
+    trained = trained_config(run)
     model = load_policy(newest_checkpoint(run)).model
     if not isinstance(model, WorldActionModel) or model.network.occupancy is None:
         raise expected(

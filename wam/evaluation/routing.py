@@ -29,10 +29,9 @@ from wam.evaluation.figures import Measured
 from wam.evaluation.student import seen_by
 from wam.evaluation.together import Side, TogetherConfig, drive_side
 from wam.files import sha256
-from wam.settings import load_settings
 from wam.training.config import TrainConfig
 from wam.training.data import some_of_each_task, window_spec
-from wam.training.state import newest_checkpoint
+from wam.training.state import newest_checkpoint, trained_config
 
 FIT_EVERY = 2
 """Frames from one chunk to the next, of those to which doubt by `error` is fitted."""
@@ -77,7 +76,7 @@ class Demonstrations:
 
     @classmethod
     def of(cls, run: Path, config: RoutingEvaluateConfig) -> Demonstrations:
-        own = load_settings(TrainConfig, run / "config.yaml")
+        own = trained_config(run)
         return cls(held_out=held_out_datasets(own, play=False), trained=lambda: _trained(own, config.fit_episodes))
 
 

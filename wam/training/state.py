@@ -19,8 +19,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from wam.checkpoint import PROVENANCE
 from wam.contracts import expected
 from wam.files import sha256, write_bytes, write_json
+from wam.settings import build, load_settings
+from wam.training.config import TrainConfig
 from wam.training.sharding import is_sharded, laid_out, read_shards, write_shards
 
 TENSORS = ("weights", "averaged", "optimizer")
@@ -161,7 +164,7 @@ def last_checkpoint(run: Path) -> Path | None:
 
 def newest_checkpoint(run: Path) -> Path:
     """The checkpoint of a run folder, or the folder itself if it is one. Raises WamError if there is none."""
-    if (run / "provenance.json").is_file():
+    if (run / PROVENANCE).is_file():
         return run
     found = last_checkpoint(run)
     if found is None:
@@ -169,3 +172,19 @@ def newest_checkpoint(run: Path) -> Path:
             f"a run with a checkpoint at {run}", got="none", do="train it first, or name a checkpoint folder"
         )
     return found
+
+
+def trained_config(run: Path) -> TrainConfig:
+    """What a run was trained with; of a checkpoint folder on its own, as its provenance has it. Raises WamError if it does not
+    say."""
+    if not (run / PROVENANCE).is_file():
+        return load_settings(TrainConfig, run / "config.yaml")
+    try:
+        said = json.loads((run / PROVENANCE).read_text())["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise expected(
+            f"{run / PROVENANCE} to say what it was trained with",
+            got=f"{type(error).__name__}: {error}",
+            do="name the run's folder, or fetch the checkpoint again",
+        ) from error
+    return build(TrainConfig, said)

@@ -52,6 +52,9 @@ class Futures:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        return f"Futures({self.title!r}: {', '.join(self.names)}; {max(self.seconds):.2f} s ahead)"
+
     @property
     def seconds(self) -> tuple[float, ...]:
         """(T,): how far ahead the frames lie."""

@@ -94,6 +94,9 @@ class Start:
         sized = [np.stack([resize(view, height, width) for view in frames]) for frames in found.frames]
         return replace(found, frames=np.stack(sized))
 
+    def __repr__(self) -> str:
+        return f"Start({self.instruction!r}, {self.title})"
+
     def _repr_png_(self) -> bytes:
         scale = max(1, round(128 / self.present.shape[1]))
         return png(labelled([[enlarge(view, scale) for view in self.present]], heads=self.cameras))

@@ -144,8 +144,9 @@ test-openpi: setup .venv-openpi/.installed
 	.venv-openpi/bin/pip install -q 'openpi-client==0.1.2' typing_extensions  # which it imports and does not name
 	touch $@
 
-notebooks: setup  # on runs/demo and runs/occupancy, which `make demo` and `make occupancy` make
-	$(BIN)/python tools/run_notebooks.py
+notebooks: setup  # from clean, on the models beside them; what they collect and train goes to runs/notebooks
+	rm -rf runs/notebooks
+	$(BIN)/python tools/run_notebooks.py --json runs/bench/notebooks.json
 
 docs: setup  # into site/, without network; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file tools/mkdocs.yml

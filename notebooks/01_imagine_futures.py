@@ -13,12 +13,13 @@
 #
 # A world-action model answers several questions with one set of weights: what will the cameras show, what will they show
 # if I do *this*, what should I do, and which actions lead from here to there. This notebook asks all of them from one
-# frame. It needs a trained run: `make demo` makes one in `runs/demo`.
+# frame, of the [model](model/README.md) that lies beside it: ten tasks of Meta-World, learned in under an hour on one core.
 
 # %% tags=["parameters"]
-run = "runs/demo"  # a run's folder
+run = "notebooks/model"  # a checkpoint's folder, or a run's, e.g. runs/demo
+data = "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
 steps = 3  # denoising steps per sample
-start = 0.1  # where among the held-out frames to start: 0 is the first, 1 the last
+start = 0.06  # where among the frames to start: 0 is the first, 1 the last
 
 # %%
 import os
@@ -27,22 +28,20 @@ from pathlib import Path
 import torch
 
 import wam
-from wam.contracts import expected
+from wam.explore.few import few_episodes
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
-if not Path(run).is_dir():
-    raise expected(f"a trained run in {run}", got="none", do="run `make demo`, which makes runs/demo, or set `run`")
-
 torch.set_num_threads(1)
-model = wam.load(run)
+model = wam.load(run, data=data)
+few_episodes(data)
 model
 
 # %% [markdown]
 # ## The start
 #
 # A frame of an episode that training never saw, and the sentence that was told. It is picked by its place among all
-# held-out frames, not by how well it goes. `model.start` also takes an episode and a frame, a seed of a simulator
+# frames, not by how well it goes. `model.start` also takes an episode and a frame, a seed of a simulator
 # (`environment="metaworld/faucet-open-v3", seed=3`), or what a robot sees.
 
 # %%
@@ -110,4 +109,5 @@ model.joint(now)
 
 # %% [markdown]
 # What one start shows is an anecdote. The gates of `wam eval` measure the same on every held-out window:
-# `action_sensitivity`, `inverse_r2_gain`, `imagine_gain_db`. To push the arm yourself, run `wam explore runs/demo`.
+# `action_sensitivity`, `inverse_r2_gain`, `imagine_gain_db`; the [model's card](model/README.md) has them. To push the arm
+# yourself, run `wam explore notebooks/model --data runs/notebooks/metaworld`.

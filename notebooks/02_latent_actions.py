@@ -16,12 +16,12 @@
 # notebook looks at the tokenizer that is shipped in `tokenizers/latent_action`: its codes on real clips of people, what
 # can be read from them, what they do when they are changed, and whether a person's codes move a robot.
 #
-# It needs recorded episodes (`make demo` makes `runs/demo/data`) and a folder of clips of people. `WAM_DATA` names the
-# latter; pictures made from these clips are not kept in the repository, so run the notebook to see them.
+# `WAM_DATA` names a folder of clips of people. Where there is none, a robot's episodes stand in for them; pictures made from
+# other people's clips are not kept in the repository, so run the notebook to see them.
 
 # %% tags=["parameters"]
 path = "tokenizers/latent_action"  # a saved tokenizer, or a run of stage=latent-action
-episodes = "runs/demo/data"  # simulator episodes, of which the hand's true motion is known
+episodes = "runs/notebooks/metaworld"  # simulator episodes; where there are none, a few are collected, in under a minute
 clips = ""  # real clips, with human_video/ and robot/phantom_pairs/ in it; empty: WAM_DATA, else ../shared/data
 
 # %%
@@ -32,7 +32,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from wam.contracts import expected
 from wam.data.convert.frames import cover, read_video
 from wam.data.store import EpisodeStore
 from wam.data.video import probe
@@ -42,47 +41,56 @@ from wam.evaluation.latent_action.driving import foreseen, swapped
 from wam.evaluation.latent_action.pictures import latent_walk, swap_strip, transfer_strip
 from wam.evaluation.latent_action.readings import encoded, episodes_of, read
 from wam.evaluation.latent_action.transfer import aligned_pairs, transfer
+from wam.explore.few import few_episodes
 from wam.tokenizers.latent_action import LatentActionTokenizer
 from wam.visualization.notebook import show
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
-data = Path(clips or os.environ.get("WAM_DATA", "../shared/data"))
-if not Path(episodes).is_dir():
-    raise expected(f"episodes in {episodes}", got="none", do="run `make demo`, which records some, or set `episodes`")
-if not (data / "human_video").is_dir():
-    raise expected(f"clips of people in {data / 'human_video'}", got="no such folder", do="set WAM_DATA or `clips`")
-
 torch.set_num_threads(1)
 tokenizer = LatentActionTokenizer.from_pretrained(path)
+store = EpisodeStore(few_episodes(episodes))
+data = Path(clips or os.environ.get("WAM_DATA", "../shared/data"))
+people = sorted((data / "human_video").glob("*.mp4"))
 gap = float(tokenizer.provenance["gap_seconds"])
 size = tokenizer.config.image_size
 levels = tokenizer.config.quantizer.levels
 print(f"{sum(p.numel() for p in tokenizer.parameters()) / 1e6:.1f}M parameters; two frames {gap:.2f} s apart become")
 print(f"{tokenizer.config.tokens} codes of {np.prod(levels)} each; views: {', '.join(tokenizer.cameras)}")
+print(f"{len(people)} clips of people" if people else "no clips of people here: the robot's episodes stand in for them")
 
 # %% [markdown]
 # ## Codes of a clip
 #
-# A clip of a person sweeping with a brush, of a scene that training did not see. Over each pair of frames stand its codes.
-# Below: the decoder's next frame from the present and these codes, and from the codes of another moment.
+# A clip of a person sweeping with a brush, of a scene that training did not see (or an episode of the robot, from the side).
+# Over each pair of frames stand its codes. Below: the decoder's next frame from the present and these codes, and from the
+# codes of another moment.
 
 # %% tags=["third-party"]
-slot = tokenizer.cameras.index("video")
+slot = tokenizer.cameras.index("video" if people else "side")  # a camera has its own slot; clips of any one go to `video`
 there = np.arange(len(tokenizer.cameras)) == slot
 
 
-def windows_of(file):
+def clip_of(source):
+    """Frames (T, H, W, 3) and frames a second: of a video file, or of an episode's number."""
+    if isinstance(source, Path):
+        return read_video(source), probe(source).fps
+    episode = store.episode(source)
+    return store.frames("side", episode, range(episode.length)), store.info.fps
+
+
+def windows_of(source):
     """(N, V, 2, H, W, 3): every pair of frames a gap apart, starting each half gap."""
-    frames = np.stack([cover(frame, (size, size)) for frame in read_video(file)])
-    ahead = max(1, round(gap * probe(file).fps))
+    frames, fps = clip_of(source)
+    frames = np.stack([cover(frame, (size, size)) for frame in frames])
+    ahead = max(1, round(gap * fps))
     starts = np.arange(0, len(frames) - ahead, max(1, ahead // 2))
     found = np.zeros((len(starts), len(tokenizer.cameras), 2, size, size, 3), np.uint8)
     found[:, slot] = np.stack([frames[starts], frames[starts + ahead]], axis=1)
     return found
 
 
-pairs = windows_of(data / "human_video" / "phantom__sweep_02.mp4")
+pairs = windows_of(data / "human_video" / "phantom__sweep_02.mp4" if people else 0)
 latents, codes, camera = encoded(tokenizer, pairs, there)
 numbers = codes @ np.cumprod([1, *levels[:-1]])  # one number for each latent's four digits
 shown = np.linspace(0, len(pairs) - 1, 8).astype(int)
@@ -108,14 +116,13 @@ print(f"copying the present {error['copy']:.4f}  (one clip, n = {len(pairs)} pai
 # %% [markdown]
 # ## How codes are used
 #
-# A tokenizer that collapses says the same code whatever happens. Here all clips of people, one code after the other, by
-# how often it is said. (These clips include those it was trained on.)
+# A tokenizer that collapses says the same code whatever happens. Here all clips, one code after the other, by how often it is
+# said. (Clips of people include those it was trained on.)
 
 # %%
 counts = np.zeros(int(np.prod(levels)), int)
-files = sorted((data / "human_video").glob("*.mp4"))
-for file in files:
-    said = encoded(tokenizer, windows_of(file), there)[1] @ np.cumprod([1, *levels[:-1]])
+for clip in people or range(len(store)):
+    said = encoded(tokenizer, windows_of(clip), there)[1] @ np.cumprod([1, *levels[:-1]])
     counts += np.bincount(said.reshape(-1), minlength=len(counts))
 share = counts / counts.sum()
 perplexity = np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())
@@ -131,11 +138,11 @@ print(f"perplexity {perplexity:.0f} of {len(share)} codes ({perplexity / len(sha
 # ## What can be read from them
 #
 # In the simulator the hand's true motion is known. It was hidden in training; a linear probe, fitted on training episodes,
-# now reads it from the latents of held-out random play. The control is the same probe fitted on shuffled motion.
+# now reads it from the latents of held-out random play. The control is the same probe fitted on shuffled motion; on so few
+# episodes it strays from 0 by chance.
 
 # %%
-store = EpisodeStore(episodes)
-known_episodes, aside = episodes_of(store, held_out=0.1, seed=0)
+known_episodes, aside = episodes_of(store, held_out=0.3, seed=0)
 known = read(tokenizer, store, known_episodes, limit=2000, seed=0)
 asked = read(tokenizer, store, aside, limit=1500, seed=1)
 known, asked = known[known.play], asked[asked.play]
@@ -177,20 +184,23 @@ show(list(zip(strip.rows, strip.frames, strict=True)))
 # the truth than an arm in its old place, so the gain has to be read beside that with codes of another moment.
 
 # %% tags=["third-party"]
-aligned = aligned_pairs(
-    PairsConfig(
-        human=str(data / "human_video"),
-        robot=str(data / "robot" / "phantom_pairs"),
-        clips=["phantom__sweep_02", "phantom__sweep_06", "phantom__sweep_08", "phantom__sweep_11"],
-    ),
-    seconds=gap,
-    size=size,
-)
-carried = transfer(tokenizer, aligned, slot=slot)
-strip = transfer_strip(aligned, carried, columns=8)
-show(list(zip(strip.rows, strip.frames, strict=True)))
-print(f"error of copying over error of the transfer, n = {len(aligned)}: {carried.gain:.2f}")
-print(f"with codes of another moment {carried.shuffled:.2f}, with the robot clip's own {carried.own:.2f}")
+if people:
+    aligned = aligned_pairs(
+        PairsConfig(
+            human=str(data / "human_video"),
+            robot=str(data / "robot" / "phantom_pairs"),
+            clips=["phantom__sweep_02", "phantom__sweep_06", "phantom__sweep_08", "phantom__sweep_11"],
+        ),
+        seconds=gap,
+        size=size,
+    )
+    carried = transfer(tokenizer, aligned, slot=slot)
+    strip = transfer_strip(aligned, carried, columns=8)
+    show(list(zip(strip.rows, strip.frames, strict=True)))
+    print(f"error of copying over error of the transfer, n = {len(aligned)}: {carried.gain:.2f}")
+    print(f"with codes of another moment {carried.shuffled:.2f}, with the robot clip's own {carried.own:.2f}")
+else:
+    print("without clips of people there is nothing to carry over; the tokenizer's card has the figures")
 
 # %% [markdown]
 # ## What this is for

@@ -16,12 +16,13 @@
 #
 # Beside pictures, a world-action model can say which cells of a grid over the table are filled: at the present, and in the
 # future that it imagines for an action. This notebook looks at such grids beside the true ones, asks what other actions
-# would do, and lets the grid steer an action. It needs a run with voxels: `make occupancy` makes one in `runs/occupancy`.
+# would do, and lets the grid steer an action.
 
 # %% tags=["parameters"]
-run = "runs/occupancy"  # a run's folder, of a model trained with model.occupancy.loss_weight above 0
+run = "notebooks/voxel-model"  # a checkpoint's folder, or a run's; where there is none, that of `make occupancy` is taken
+data = "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
 steps = 1  # denoising steps per sample
-start = 0.35  # where among the held-out frames to look: 0 is the first, 1 the last
+start = 0.27  # where among the frames to look: 0 is the first, 1 the last
 
 # %%
 import json
@@ -35,8 +36,8 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 import wam
-from wam.contracts import expected
 from wam.evaluation.voxel_metrics import changed, iou
+from wam.explore.few import few_episodes
 from wam.geometry.grid import FREE, OCCUPIED, UNKNOWN, VoxelConfig
 from wam.geometry.voxels import fuse_depth
 from wam.model.steering import Steering
@@ -45,14 +46,10 @@ from wam.visualization.voxels import draw_voxels
 
 if Path.cwd().name == "notebooks":
     os.chdir("..")
-if not Path(run).is_dir():
-    raise expected(
-        f"a trained run in {run}", got="none", do="run `make demo`, then `make occupancy`, or set `run` to another"
-    )
-
 torch.set_num_threads(1)
-model = wam.load(run)
+model = wam.load(run if Path(run).is_dir() else "runs/occupancy", data=data)
 grid = model.model.config.occupancy.grid
+few_episodes(data, grid=grid)
 print(f"a grid of {' x '.join(map(str, grid.shape))} cells of {100 * grid.side:g} cm, from {grid.origin} m")
 model
 
@@ -60,7 +57,7 @@ model
 # ## The present
 #
 # A frame of an episode that training never saw. The true grid is filled from the simulator's own shapes; the model sees
-# two small pictures, and where their cameras stand. Cells that it fills and that are empty are red.
+# two small pictures, and where their cameras stand. Colour is height; cells that it fills and that are empty are red.
 
 # %%
 now = model.start(start)
@@ -96,11 +93,12 @@ if where.any():
 # %% [markdown]
 # ## The same start, under different actions
 #
-# Each column is another constant push from the same frame and the same noise. Beneath are the cells of the first of them,
-# and where there is a simulator what it says of the same action; red cells are filled in the model's imagination only.
+# Each column is another constant push from the same frame and the same noise. Beneath are the cells, and where there is a
+# simulator what it says of the same action; red cells are filled in the model's imagination only.
 
 # %%
-model.imagine(now, actions="pushes", steps=steps)
+told = {"still": model.push(now), "pulled": model.push(now, y=-0.5), "aside": model.push(now, x=0.5)}
+model.imagine(now, actions=told, steps=steps)
 
 # %% [markdown]
 # ## An action that keeps clear of a place
@@ -181,5 +179,5 @@ else:
     print(f"no {folder}")
 
 # %% [markdown]
-# One window is an anecdote. `wam eval occupancy runs/occupancy` measures all of the held-out ones, beside copying the
-# present and beside true depth fused without learning.
+# One window is an anecdote. `wam eval occupancy RUN` measures all of the held-out ones, beside copying the present and beside
+# true depth fused without learning.

@@ -60,10 +60,13 @@ dreams
 
 # %% [markdown]
 # ## The same start, told something else
+#
+# At the beginning of the episode, where the sentence decides which way the hand will go: the sentence that was told, one for
+# the other way round, and one that has no business in this scene.
 
 # %%
-others = [sentence for sentence in model.instructions() if sentence != now.instruction]
-model.imagine(now, instruction=[now.instruction, *others[:3]], steps=steps)
+early = model.start(0.01)
+model.imagine(early, instruction=[early.instruction, "close the faucet", "open the drawer"], steps=steps)
 
 # %% [markdown]
 # ## The same start, under different actions

@@ -27,7 +27,13 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 LIGHT = 1_500_000
 """Bytes of an executed notebook: what a page may weigh that people open to look at."""
+TRAINING = {"05_train_your_own", "06_new_method_in_yaml"}
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+each_that_runs = pytest.mark.parametrize(
+    "source",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in TRAINING else path for path in SOURCES],
+    ids=lambda path: path.stem,
+)
 
 
 def trained_run() -> dict[str, object]:
@@ -52,6 +58,22 @@ def episodes_and_clips() -> dict[str, object]:
     return {"episodes": "episodes", "clips": "clips", "path": str(ROOT / "tokenizers" / "latent_action")}
 
 
+def videos_and_a_robot() -> dict[str, object]:
+    """A folder of videos of a moving square, and a robot's dataset of another; the trainings of two steps read configs."""
+    Path("configs").symlink_to(ROOT / "configs")
+    for number in range(4):
+        write_video(Path("videos") / f"{number}.mp4", np.roll(moving_square().repeat(2, 1).repeat(2, 2), 9 * number, 1))
+    write_toy(Path("episodes"), episodes=12, length=30, cameras=("side", "top"))
+    return {"videos": "videos", "robot": "episodes", "steps": 2, "scratch": "runs/own"}
+
+
+def few_to_train_on() -> dict[str, object]:
+    """Moving squares, seen by the cameras that configs name."""
+    Path("configs").symlink_to(ROOT / "configs")
+    write_toy(Path("episodes"), episodes=12, length=30, cameras=("side", "top"))
+    return {"data": "episodes", "steps": 2, "windows": 8, "scratch": "runs/method"}
+
+
 def moving_square() -> np.ndarray:
     frames = np.zeros((40, 64, 64, 3), np.uint8)
     for step, frame in enumerate(frames):
@@ -63,10 +85,12 @@ MADE = {
     "01_imagine_futures": trained_run,
     "02_latent_actions": episodes_and_clips,
     "03_occupancy": run_with_voxels,
+    "05_train_your_own": videos_and_a_robot,
+    "06_new_method_in_yaml": few_to_train_on,
 }
 
 
-@each_notebook
+@each_that_runs
 def test_it_runs_on_anything(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = tool("run_notebooks").run_notebook(source, folder=tmp_path, parameters=MADE[source.stem]())

@@ -157,8 +157,8 @@ def shown(output: Mapping[str, Any]) -> str:
         html = re.sub(r"\n\s*\n", "\n", data["text/html"])  # an empty line would end the block
         return f'<div class="output">{html}</div>'
     if "image/png" in data:
-        drawn = data["image/png"].strip()
-        return f'<div class="output"><img alt="what the cell drew" src="data:image/png;base64,{drawn}"></div>'
+        source = f"data:image/png;base64,{data['image/png'].strip()}"
+        return f'<div class="output"><img alt="what the cell drew" src="{source}"></div>'
     words = "".join(output.get("text", data.get("text/plain", ""))).rstrip()
     return f"```text\n{words}\n```" if words else ""
 

@@ -95,6 +95,7 @@ PROMISED = {
     "occupancy": {
         "step_overhead": Target(value=1.25, at_least=False),
         "idle_overhead": Target(value=1.05, at_least=False),
+        "painted_overhead": Target(value=1.15, at_least=False),
     },
     "loader": {"data_wait_share": Target(value=0.03, at_least=False)},
     "curate": {

@@ -29,6 +29,15 @@ def voxel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def painted_model(tmp_path_factory: pytest.TempPathFactory) -> Explorer:
+    root = tmp_path_factory.mktemp("explore-colours")
+    config = voxel_config(write_voxels(write_toy(root / "data"), colour=True), root / "run", steps=1)
+    config.model.occupancy.colour_weight = 1.0
+    train(config)
+    return wam.load(root / "run")
+
+
+@pytest.fixture(scope="session")
 def model(run: Path) -> Explorer:
     return wam.load(run)
 

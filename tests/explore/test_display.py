@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from wam.data.video import read_frames
 from wam.explore import display
 from wam.explore.explorer import Explorer
 from wam.explore.futures import Futures
+from wam.geometry.grid import VoxelConfig
 from wam.visualization.labelled import captioned, labelled
+from wam.visualization.recording import _boxes
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,34 @@ def test_grids_show_true_cells_above_imagined_ones(voxel_model: Explorer) -> Non
     assert "nobody" not in found._repr_html_()
 
 
+def test_cells_are_shown_in_the_colours_that_the_model_and_the_labels_say(painted_model: Explorer) -> None:
+    found = painted_model.imagine(painted_model.start(0.3), steps=1)
+    assert found.voxels is not None
+    assert found.colours is not None
+    assert found.colours.shape == (*found.voxels.shape, 3)
+    truth = found.truth
+    assert truth is not None
+    assert truth.colours is not None
+    assert truth.filled is not None
+    assert ((truth.colours[..., 3] > 0) == truth.filled).all()
+    found = replace(found, voxels=truth.filled.astype(np.float32))  # nothing is wrong, which would be red
+    own, imagined_plain, true_plain = (
+        display.grids(one, size=40) for one in (found, replace(found, colours=None), known_as(found, colours=None))
+    )
+    assert (own != imagined_plain).any()
+    assert (own != true_plain).any()
+    assert not ((own != imagined_plain) & (own != true_plain)).any()  # each row by itself
+
+
+def known_as(found: Futures, **changes: object) -> Futures:
+    """The same futures beside another truth."""
+    truth = found.truth
+    assert truth is not None
+    other = replace(found)
+    other.__dict__["_known"] = replace(truth, **changes)  # type: ignore[arg-type]
+    return other
+
+
 def test_names_stand_beside_rows_and_over_columns() -> None:
     dark = np.zeros((20, 30, 3), np.uint8)
     picture = labelled([[dark, None], [dark, dark]], rows=["one", "two words that are long"], heads=["a", "b"])
@@ -109,3 +140,10 @@ class TestRerun:
         with pytest.raises(WamError, match="rerun-sdk"):
             seeds.save(tmp_path / "a.rrd")
         assert list(tmp_path.iterdir()) == []
+
+    def test_boxes_have_the_colours_of_their_voxels(self) -> None:
+        rr = pytest.importorskip("rerun", reason="rerun-sdk is not installed: pip install 'wam[viz]'")
+        filled = np.zeros((2, 2, 2), bool)
+        filled[1, 0, 1] = True
+        boxes = _boxes(rr, filled, np.full((2, 2, 2, 3), (20, 220, 30), np.uint8), VoxelConfig(shape=[2, 2, 2]))
+        assert boxes.colors.as_arrow_array().to_pylist() == [0x14DC1EFF]

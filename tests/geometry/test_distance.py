@@ -27,12 +27,12 @@ def searched(marked: Tensor, reach: float) -> Tensor:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 2**31 - 1),
     st.floats(0.005, 0.3),
     st.sampled_from([0.0, 0.02, 0.2]),
-    st.floats(0.6, 6.0),
+    st.sampled_from([0.7, 1.0, 1.5, 2.0, 3.1, 6.0]),
 )
 def test_it_is_that_of_a_search_and_sure_where_nothing_unknown_is_nearer(
     seed: int, share: float, unknown: float, reach: float

@@ -67,14 +67,20 @@ class TestPolicyGraph:
                 WamPolicy(make_model(), cameras=("a", "b"), graphs=True, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 class TestCompiledLayers:
-    """Slow: the compiler takes a minute for a few lines."""
-
+    @pytest.mark.slow
     def test_samples_are_the_same_and_all_layers_share_what_was_compiled(self) -> None:
+        self.samples_are_the_same("inductor")
+
+    def test_traced_samples_are_the_same_and_all_layers_share_a_trace(self) -> None:
+        """Without the code generator, which takes a minute for a few lines."""
+        self.samples_are_the_same("aot_eager")
+
+    def samples_are_the_same(self, backend: str) -> None:
+        torch._dynamo.reset()
         model, batch = make_model(), make_batch()
         plain = model.joint(batch, steps=2)
-        compile_blocks(model)
+        compile_blocks(model, backend=backend)
         torch._dynamo.utils.counters.clear()
         compiled = model.joint(batch, steps=2)
         torch.testing.assert_close(compiled.action, plain.action, atol=1e-5, rtol=1e-4)
@@ -83,11 +89,12 @@ class TestCompiledLayers:
         assert 0 < graphs <= 4, "the context, its last layer, and the layers of denoising; not one a layer and a step"
         assert not torch._dynamo.utils.counters["graph_break"]
 
-    def test_losses_and_gradients_are_the_same(self) -> None:
+    @pytest.mark.parametrize("checkpointing", ["none", "blocks"])
+    def test_losses_and_gradients_are_the_same(self, checkpointing: str) -> None:
         found = []
         for on in (False, True):
-            model = make_model().train()
-            compile_blocks(model, on)
+            model = make_model(checkpointing=checkpointing).train()
+            compile_blocks(model, on, backend="aot_eager")
             loss = joint_losses(model, make_batch(), generator=torch.Generator().manual_seed(0))["loss"]
             loss.backward()
             found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))

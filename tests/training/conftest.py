@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from wam.contracts import ActionSpace
-from wam.data.labels import OCCUPANCY, Labels, pack_voxels
+from wam.data.labels import OCCUPANCY, Labels, about_voxels, pack_colours, pack_voxels
 from wam.data.store import EpisodeStore
 from wam.data.writer import EpisodeWriter
+from wam.geometry.grid import VoxelConfig
 from wam.model.config import ModelConfig, OccupancyConfig
 from wam.training.config import DataConfig, DataPart, TrainConfig
 
@@ -60,26 +62,30 @@ def write_toy(
     return root
 
 
-VOXELS = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
+VOXELS: dict[str, Any] = {"shape": [8, 8, 4], "origin": [-0.4, -0.4, 0.0], "side": 0.1}
 ABOVE = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
 INTRINSICS = np.array([[150.0, 0, 15.5], [0, 150, 15.5], [0, 0, 1]])
 
 
-def write_voxels(root: Path) -> Path:
-    """Give toy episodes two cameras that look down from the same place, and labels: the square is a block."""
+def write_voxels(root: Path, *, colour: bool = False) -> Path:
+    """Give toy episodes two cameras that look down from the same place, and labels: the square is a block. colour: it is as
+    red as its column says."""
     info = json.loads((root / "meta" / "info.json").read_text())
     pose = {"intrinsics": INTRINSICS.tolist(), "extrinsics": ABOVE.tolist()}
     info.setdefault("wam", {})["cameras"] = {"a": pose, "b": pose}
     (root / "meta" / "info.json").write_text(json.dumps(info))
     store = EpisodeStore(root)
-    labels = Labels(root, OCCUPANCY, about={"grid": VOXELS, "from": "test"})
+    labels = Labels(root, OCCUPANCY, about=about_voxels(VoxelConfig(**VOXELS), {"from": "test"}, colour=colour))
     for index in range(len(store)):
         episode = store.episode(index)
         places = (store.column("observation.state", episode) / 2).astype(int).clip(0, 7)
         filled = np.zeros((episode.length, 8, 8, 4), bool)
         for frame, (row, column) in enumerate(places):
             filled[frame, column, 7 - row, :2] = True
-        labels.write(episode, {"filled": pack_voxels(filled)})
+        painted = np.zeros((*filled.shape, 4), np.uint8)
+        painted[filled] = (0, 90, 200, 255)
+        painted[..., 0] = filled * (30 * np.arange(8, dtype=np.uint8))[:, None, None]
+        labels.write(episode, {"filled": pack_voxels(filled), **(pack_colours(painted) if colour else {})})
     return root
 
 

@@ -25,7 +25,7 @@ from wam.evaluation.occupancy import OccupancyEvaluateConfig, evaluate
 from wam.training.trainer import train
 from wam.visualization.report import write_report
 from wam.visualization.run_files import ANGLES
-from wam.visualization.voxels import draw_voxels
+from wam.visualization.voxels import draw_voxels, drawn, voxel_colours
 
 
 @pytest.fixture
@@ -78,6 +78,34 @@ def test_voxels_are_trained_measured_and_drawn(data: Path, tmp_path: Path, capsy
     assert "<script" not in page
 
 
+def test_colours_are_trained_measured_and_drawn(tmp_path: Path) -> None:
+    data = write_voxels(write_toy(tmp_path / "toy"), colour=True)
+    config = voxel_config(data, tmp_path / "run", steps=3)
+    config.model.occupancy.colour_weight = config.model.occupancy.distance_weight = 1.0
+    result = train(config)
+    assert result.losses["occupancy_colour"] > 0
+    assert result.losses["occupancy_distance"] > 0
+    found = evaluate(tmp_path / "run", OccupancyEvaluateConfig(windows=6))
+    assert 0 < found.values["colour_error_present"] < 1
+    assert found.values["colour_error_present_mean"] < 0.3  # red alone differs
+    assert found.values["colour_error_changed_copied"] > 0.01  # the block moves
+    example = found.examples[0]
+    assert example.true_colour is not None
+    assert example.predicted_colour is not None
+    true, predicted = drawn(example, size=64)
+    assert (
+        np.abs(true[0].astype(int) - draw_voxels(example.truth[0], size=64)) > 20
+    ).any()  # not the colours of height
+    assert predicted.shape == true.shape
+
+
+def test_colours_that_were_never_labelled_say_how_to_make_them(data: Path, tmp_path: Path) -> None:
+    config = voxel_config(data, tmp_path / "run", steps=1)
+    config.model.occupancy.colour_weight = 1.0
+    with pytest.raises(WamError, match=r"made without; delete .* --colour"):
+        train(config)
+
+
 def test_the_grid_is_the_labels_own(data: Path, tmp_path: Path) -> None:
     config = voxel_config(data, tmp_path / "run", steps=1)
     train(config)
@@ -111,3 +139,20 @@ def test_a_picture_of_voxels_shows_the_nearer_ones_and_what_is_wrong() -> None:
     assert math.isclose((red != 255).any(-1).mean(), (full != 255).any(-1).mean(), abs_tol=1e-3)
     seen = red[(red != 255).any(-1)].astype(int)
     assert (seen[:, 0] > seen[:, 2]).mean() > 0.95
+
+
+def test_voxels_are_drawn_in_their_own_colours_and_by_height_where_they_have_none() -> None:
+    grid = np.zeros((4, 4, 4), bool)
+    grid[1:3, 1:3, 1:3] = True
+    paint = np.zeros((4, 4, 4, 4), np.uint8)
+    paint[grid] = (20, 220, 30, 255)
+    green = draw_voxels(grid, colours=paint)
+    inside = green[(green != 255).any(-1)].astype(int)
+    assert (inside[:, 1] > inside[:, 0] + 50).mean() > 0.9
+    unknown = paint * np.array([1, 1, 1, 0], np.uint8)
+    assert (draw_voxels(grid, colours=unknown) == draw_voxels(grid)).all()
+    places = np.argwhere(grid)
+    assert (voxel_colours(places, grid.shape, paint[..., :3]) == (20, 220, 30)).all()
+    red = draw_voxels(grid, colours=paint, wrong=grid)
+    seen = red[(red != 255).any(-1)].astype(int)
+    assert (seen[:, 0] > seen[:, 1]).mean() > 0.9

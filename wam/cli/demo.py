@@ -78,7 +78,13 @@ def run_demo(config: DemoConfig, output: Path) -> int:
             )
     if config.train.model.occupancy.loss_weight:
         with clock.part("label"), Progress("voxels of episodes", len(config.collect.jobs())) as bar:
-            label_occupancy(data, config.train.model.occupancy.grid, progress=lambda done, total: bar.update(done))
+            asked = config.train.model.occupancy
+            label_occupancy(
+                data,
+                asked.grid,
+                colour=asked.colour_weight > 0,
+                progress=lambda done, total: bar.update(done),
+            )
     with clock.part("train"):
         print("2/5  training one model of video, actions and language", flush=True)
         config.train.output = str(output)

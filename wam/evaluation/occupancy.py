@@ -23,6 +23,7 @@ from wam.evaluation.evaluate import held_out_datasets, spread_rows
 from wam.evaluation.figures import Measured
 from wam.evaluation.replay import environment_of
 from wam.evaluation.truth import SIM_STATE
+from wam.evaluation.voxel_colour import UsualColours, add_colours, add_kinds
 from wam.evaluation.voxel_metrics import changed, distances, iou
 from wam.geometry.grid import OCCUPIED, UNKNOWN
 from wam.geometry.voxels import fuse_depth
@@ -52,12 +53,15 @@ class OccupancyEvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One window's grids (T, X, Y, Z) bool, the present first, and its pictures (V, T, H, W, 3) uint8."""
+    """One window's grids (T, X, Y, Z) bool, the present first, and its pictures (V, T, H, W, 3) uint8; the colours
+    (T, X, Y, Z, 4) uint8 of the true grids and (T, X, Y, Z, 3) of the predicted, of a model that paints them."""
 
     truth: np.ndarray
     predicted: np.ndarray
     pictures: np.ndarray
     task: str
+    true_colour: np.ndarray | None = None
+    predicted_colour: np.ndarray | None = None
 
 
 @dataclass(kw_only=True)
@@ -71,12 +75,20 @@ class OccupancyEvaluation(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class _Grids:
-    """Of N windows, (N, 1 + T, X, Y, Z) bool; known is False where the truth is not."""
+    """Of N windows, (N, 1 + T, X, Y, Z) bool; known is False where the truth is not. paint (N, 1 + T, X, Y, Z, 4) and painted
+    (N, 1 + T, X, Y, Z, 3) uint8: true colours, and those told the actions; none of a model that says none."""
 
     truth: Tensor
     known: Tensor
     acted: Tensor
     imagined: Tensor
+    paint: Tensor | None = None
+    painted: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Grids]) -> _Grids:
+        every = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        return cls(**{name: torch.cat(own) for name, own in every.items() if own[0] is not None})
 
 
 def evaluate(run: Path, config: OccupancyEvaluateConfig, *, say: Callable[[str], None] = print) -> OccupancyEvaluation:
@@ -95,11 +107,15 @@ def evaluate(run: Path, config: OccupancyEvaluateConfig, *, say: Callable[[str],
     chosen = [_whole_windows(d, config.windows * 2 // len(datasets)) for d in datasets]
     say(f"voxels of {sum(map(len, chosen))} held-out windows")
     parts = [_predict(model, d, rows, config) for d, rows in zip(datasets, chosen, strict=True)]
-    grids = _Grids(**{name: torch.cat([getattr(p, name) for p in parts]) for name in (f.name for f in fields(_Grids))})
+    grids = _Grids.joined(parts)
     fps = datasets[0].store.info.fps
     side = model.config.occupancy.grid.side
     found = OccupancyEvaluation(side=side, seconds=[offset / fps for offset in trained.model.future])
-    _add_figures(found, grids, usual=_usual(datasets[0], trained))
+    labels = _training_labels(datasets[0], trained)
+    _add_figures(found, grids, usual=_usual(labels))
+    if grids.paint is not None and grids.painted is not None:
+        add_colours(found, grids.paint, grids.painted, UsualColours.of(labels))
+        add_kinds(found, grids.paint, grids.acted)
     _add_lifted(found, datasets, chosen, config, model)
     found.examples = [_example(d, rows, part) for d, rows, part in zip(datasets, chosen, parts, strict=True)]
     return found
@@ -121,18 +137,30 @@ def _predict(
     known: list[Tensor] = []
     acted: list[Tensor] = []
     imagined: list[Tensor] = []
+    paint: list[Tensor] = []
+    painted: list[Tensor] = []
     want = ("future", "occupancy") if "future" in model.config.streams else ("occupancy",)
     for first in range(0, len(rows), config.batch_size):
         batch = dataset.batch(rows[first : first + config.batch_size])
         assert batch.occupancy is not None
         told = ((*CONTEXT, "action"), acted), (CONTEXT, imagined)
         for given, kept in told:
-            found = model.sample(batch, given=given, want=want, steps=config.steps, seed=config.seed).occupancy
-            assert found is not None
-            kept.append(found > 0.5)
+            found = model.sample(batch, given=given, want=want, steps=config.steps, seed=config.seed)
+            assert found.occupancy is not None
+            kept.append(found.occupancy > 0.5)
+            if kept is acted and found.occupancy_colour is not None and batch.occupancy_colour is not None:
+                paint.append(batch.occupancy_colour)
+                painted.append((255 * found.occupancy_colour).round().to(torch.uint8))
         truth.append(batch.occupancy == OCCUPIED)
         known.append(batch.occupancy != UNKNOWN)
-    return _Grids(truth=torch.cat(truth), known=torch.cat(known), acted=torch.cat(acted), imagined=torch.cat(imagined))
+    return _Grids(
+        truth=torch.cat(truth),
+        known=torch.cat(known),
+        acted=torch.cat(acted),
+        imagined=torch.cat(imagined),
+        paint=torch.cat(paint) if paint else None,
+        painted=torch.cat(painted) if painted else None,
+    )
 
 
 def _add_figures(found: OccupancyEvaluation, grids: _Grids, *, usual: Tensor) -> None:
@@ -166,12 +194,16 @@ def _add_distances(found: OccupancyEvaluation, name: str, predicted: Tensor, tru
         found.add(f"f_{within * 100:.0f}cm_{name}", score, apart.count)
 
 
-def _usual(dataset: WindowDataset, trained: TrainConfig) -> Tensor:
-    """(X, Y, Z) bool: filled in more than half of the frames of some training episodes, read without their video."""
+def _training_labels(dataset: WindowDataset, trained: TrainConfig) -> VoxelLabels:
+    """Of some training episodes, read without their video."""
     store = dataset.store
     train, _ = split_episodes(store, held_out_share=trained.data.held_out, seed=trained.data.split_seed)
     some = [train[i] for i in spread_rows(len(train), USUAL_EPISODES)]
-    labels = VoxelLabels(store.root, [store.episode(i) for i in some])
+    return VoxelLabels(store.root, [store.episode(i) for i in some], colour=dataset.spec.colour)
+
+
+def _usual(labels: VoxelLabels) -> Tensor:
+    """(X, Y, Z) bool: filled in more than half of the frames."""
     grids = torch.from_numpy(labels.grids(np.arange(len(labels))))
     return (grids == OCCUPIED).float().mean(0) > 0.5
 
@@ -237,4 +269,6 @@ def _example(dataset: WindowDataset, rows: Sequence[int], grids: _Grids) -> Exam
         predicted=grids.acted[place].numpy(),
         pictures=torch.cat(frames, dim=1).numpy(),
         task=batch.instruction[0] if batch.instruction else "",
+        true_colour=None if grids.paint is None else grids.paint[place].numpy(),
+        predicted_colour=None if grids.painted is None else grids.painted[place].numpy(),
     )

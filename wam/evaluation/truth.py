@@ -18,10 +18,11 @@ SIM_STATE = "sim.state"
 @dataclass(frozen=True, kw_only=True)
 class Branches:
     """What came of M action sequences from one state. frames (M, V, T, H, W, 3) uint8; filled (M, 1 + T, X, Y, Z) bool, the
-    present first, or None where no grid was asked for."""
+    present first, or None where no grid was asked for; colours (M, 1 + T, X, Y, Z, 4) uint8 of it, where they were."""
 
     frames: np.ndarray
     filled: np.ndarray | None = None
+    colours: np.ndarray | None = None
 
 
 def branch(
@@ -32,26 +33,36 @@ def branch(
     offsets: Sequence[int],
     cameras: Sequence[str],
     grid: VoxelConfig | None = None,
+    colour: bool = False,
 ) -> Branches:
-    """Carry out each of M action sequences (M, L, A) from a state of the environment and look after `offsets` steps.
+    """Carry out each of M action sequences (M, L, A) from a state of the environment and look after `offsets` steps. colour:
+    of the grid's voxels too.
 
     A sequence that ends before the last offset goes on with its last action.
     """
-    frames, filled = [], []
+
+    def look() -> list[np.ndarray]:
+        return [] if grid is None else [environment.painted(grid) if colour else environment.occupied(grid)]
+
+    frames, looks = [], []
     for sequence in actions:
         environment.set_state(state)
         seen: list[np.ndarray] = []
-        cells = [] if grid is None else [environment.occupied(grid)]
+        cells = look()
         for step in range(max(offsets)):
             due = step + 1 in offsets
             result = environment.step(sequence[min(step, len(sequence) - 1)], render=due)
             if due and result.observation is not None:
                 seen.append(np.stack([result.observation.images[c] for c in cameras]))
-                if grid is not None:
-                    cells.append(environment.occupied(grid))
+                cells += look()
         frames.append(np.stack(seen, axis=1))
-        filled.append(cells)
-    return Branches(frames=np.stack(frames), filled=None if grid is None else np.array(filled))
+        looks.append(cells)
+    if grid is None:
+        return Branches(frames=np.stack(frames))
+    found = np.array(looks)
+    if not colour:
+        return Branches(frames=np.stack(frames), filled=found)
+    return Branches(frames=np.stack(frames), filled=found[..., 3] > 0, colours=found)
 
 
 def simulate(windows: WindowDataset, rows: Sequence[int], chunks: np.ndarray) -> np.ndarray | None:

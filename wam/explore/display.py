@@ -123,10 +123,24 @@ def grids(futures: Futures, *, most: int = 4, size: int = 150) -> np.ndarray:
     for r in range(min(most, len(futures))):
         if true is not None and truth is not None and (truth.each or r == 0):
             names.append(f"true cells, {truth.source}")
-            cells.append([draw_voxels(true[r, t], size=size) for t in shown])
+            paint = None if truth.colours is None else truth.colours[r]
+            cells.append(
+                [draw_voxels(true[r, t], colours=None if paint is None else paint[t], size=size) for t in shown]
+            )
         names.append("imagined cells" + (f", {futures.names[r]}" if len(futures) > 1 else ""))
         wrong = None if true is None else filled[r] & ~true[r]
-        cells.append([draw_voxels(filled[r, t], wrong=None if wrong is None else wrong[t], size=size) for t in shown])
+        paint = None if futures.colours is None else futures.colours[r]
+        cells.append(
+            [
+                draw_voxels(
+                    filled[r, t],
+                    wrong=None if wrong is None else wrong[t],
+                    colours=None if paint is None else paint[t],
+                    size=size,
+                )
+                for t in shown
+            ]
+        )
     heads = ["now", *(f"+{futures.seconds[t - 1]:.2f} s" for t in shown[1:])]
     return labelled(cells, rows=names, heads=heads)
 
@@ -217,6 +231,7 @@ def _record(futures: Futures, path: Path) -> None:
                 frames=truth.frames[r],
                 actions=None,
                 filled=None if truth.filled is None else truth.filled[r],
+                colours=None if truth.colours is None else truth.colours[r],
             )
             for r, name in enumerate([f"{truth.source} {n}" for n in futures.names] if truth.each else [truth.source])
         ]
@@ -226,6 +241,7 @@ def _record(futures: Futures, path: Path) -> None:
             frames=futures.pictures[r],
             actions=None if futures.actions is None else futures.actions[r],
             filled=None if futures.filled is None else futures.filled[r],
+            colours=None if futures.colours is None else futures.colours[r],
         )
         for r, name in enumerate(futures.names)
     ]

@@ -21,6 +21,7 @@ import torch
 
 from wam.contracts import Batch, Observation, expected
 from wam.data.windows import WindowDataset
+from wam.evaluation.pictures import to_uint8
 from wam.explore import asking
 from wam.explore.chunks import Chunks
 from wam.explore.episodes import Episodes
@@ -158,24 +159,21 @@ class Explorer:
         shown = self._has_voxels(start, chunks) if voxels is None else voxels
         if shown and not self._has_voxels(start, chunks):
             raise expected("a model with voxels, its cameras, and one chunk", got="others", do="leave out voxels")
-        frames, cells = [], []
-        for seed in drawn:
-            one = self._sampled(batch, given, steps=steps, seed=seed, chunks=chunks, voxels=shown)
-            frames.append(one[0])
-            cells.append(one[1])
+        every = [self._sampled(batch, given, steps=steps, seed=seed, chunks=chunks, voxels=shown) for seed in drawn]
         many = (chosen is not None and len(chosen) > 1, len(told) > 1, len(drawn) > 1)
         names = [_name(name, sentence, seed, many) for seed in drawn for name, sentence in rows]
         return Futures(
             start=start,
             title="What may come" if chosen is None else "What comes of these actions",
             names=tuple(names),
-            frames=np.concatenate(frames),
+            frames=np.concatenate([one[0] for one in every]),
             offsets=self._offsets(chunks),
             instructions=tuple(sentence for _ in drawn for _, sentence in rows),
             steps=steps,
             actions=None if given is None else np.concatenate([given.numpy()] * len(drawn)),
             space=self.model.action_space,
-            voxels=np.concatenate([c for c in cells if c is not None]) if shown else None,
+            voxels=_joined([one[1] for one in every]),
+            colours=_joined([one[2] for one in every]),
             grid=self.model.config.occupancy.grid if shown else None,
         )
 
@@ -240,12 +238,12 @@ class Explorer:
 
     def _sampled(
         self, batch: Batch, actions: torch.Tensor | None, *, steps: int, seed: int, chunks: int, voxels: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Frames (B, V, T, H, W, C) in [0, 1], and voxels (B, 1 + T, X, Y, Z)."""
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Frames (B, V, T, H, W, C) in [0, 1], voxels (B, 1 + T, X, Y, Z), and their colours (B, 1 + T, X, Y, Z, 3) uint8."""
         plain = batch.without("future", "future_mask", "action", "action_mask")
         if chunks > 1:
             frames = rollout(self.model, plain, actions, chunks=chunks, steps=steps, seed=seed, same_noise=True)
-            return frames.clamp(0, 1).numpy(), None
+            return frames.clamp(0, 1).numpy(), None, None
         sample = self.model.sample(
             plain if actions is None else plain.replace(action=actions),
             given=CONTEXT if actions is None else (*CONTEXT, "action"),
@@ -255,7 +253,8 @@ class Explorer:
             same_noise=True,
         )
         cells = None if sample.occupancy is None else sample.occupancy.numpy()
-        return _wanted(sample.future).clamp(0, 1).numpy(), cells
+        paint = None if sample.occupancy_colour is None else to_uint8(sample.occupancy_colour.numpy())
+        return _wanted(sample.future).clamp(0, 1).numpy(), cells, paint
 
     def _offsets(self, chunks: int) -> tuple[int, ...]:
         future = self.model.config.future
@@ -294,6 +293,12 @@ class Explorer:
 def _repeated(batch: Batch, count: int) -> Batch:
     """The same row so many times."""
     return batch[[0] * count]
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One after the other along the first axis, or nothing where there is nothing."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
 
 
 def _wanted(found: torch.Tensor | None) -> torch.Tensor:

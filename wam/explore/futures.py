@@ -19,13 +19,15 @@ ENDINGS = (".png", ".gif", ".webp", ".mp4", ".rrd")
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What came of the start. frames (R, V, T, H, W, 3) uint8; filled (R, 1 + T, X, Y, Z) bool, or None where it is not known.
+    """What came of the start. frames (R, V, T, H, W, 3) uint8; filled (R, 1 + T, X, Y, Z) bool, or None where it is not known;
+    colours (R, 1 + T, X, Y, Z, 4) uint8 of it, or None.
     source: who says so. each: whether every row has its own, or the same came of all."""
 
     frames: np.ndarray
     source: str
     each: bool
     filled: np.ndarray | None = None
+    colours: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,8 @@ class Futures:
     """R imagined futures of one start.
 
     names: what tells the rows apart. frames (R, V, T, H, W, C) float32 in [0, 1], `offsets` frames ahead. actions (R, L, A)
-    that they were told or drawn with, or None. voxels (R, 1 + T, X, Y, Z): how likely each is filled, the present first.
+    that they were told or drawn with, or None. voxels (R, 1 + T, X, Y, Z): how likely each is filled, the present first, and
+    colours (R, 1 + T, X, Y, Z, 3) uint8 of them, where the model says any.
     instructions: R sentences. steps: of sampling. title: what was asked.
     """
 
@@ -47,6 +50,7 @@ class Futures:
     actions: np.ndarray | None = None
     space: ActionSpace | None = None
     voxels: np.ndarray | None = None
+    colours: np.ndarray | None = None
     grid: VoxelConfig | None = None
 
     def __len__(self) -> int:
@@ -89,20 +93,23 @@ class Futures:
         if recorded is None:
             return "nothing was recorded for so long after this start"
         cells = start.batch.occupancy
-        known = None
+        known = colours = None
         if cells is not None and cells.shape[1] == 1 + len(self.offsets):
             known = np.repeat((cells == OCCUPIED).numpy(), len(self), axis=0)
+            paint = start.batch.occupancy_colour
+            colours = None if paint is None else np.repeat(paint.numpy(), len(self), axis=0)
         frames = np.broadcast_to(recorded, (len(self), *recorded.shape))
-        return Truth(frames=frames, source="recorded", each=False, filled=known)
+        return Truth(frames=frames, source="recorded", each=False, filled=known, colours=colours)
 
     def _simulated(self, actions: np.ndarray) -> Truth | str:
         try:
-            found = self.start.simulated(actions, self.offsets, grid=self.grid if self.voxels is not None else None)
+            grid = self.grid if self.voxels is not None else None
+            found = self.start.simulated(actions, self.offsets, grid=grid, colour=self.colours is not None)
         except WamError as error:
             return str(error)
         if found is None:
             return "there is no simulator's state to return to, so nobody knows what these actions lead to"
-        return Truth(frames=found.frames, source="simulator", each=True, filled=found.filled)
+        return Truth(frames=found.frames, source="simulator", each=True, filled=found.filled, colours=found.colours)
 
     @property
     def truth(self) -> Truth | None:

@@ -13,7 +13,7 @@ import torch
 from wam.contracts import Batch, Observation, expected
 from wam.control.wam_policy import to_batch
 from wam.data.features import ACTION
-from wam.data.labels import OCCUPANCY, has_labels
+from wam.data.labels import OCCUPANCY, has_colours, has_labels
 from wam.data.poses import camera_poses
 from wam.data.store import EpisodeStore
 from wam.data.windows import WindowDataset, WindowSpec, resize
@@ -81,15 +81,18 @@ class Start:
         return np.stack([resize(self.windows.store.frames(c, episode, at), height, width) for c in self.cameras])
 
     def simulated(
-        self, actions: np.ndarray, offsets: Sequence[int], *, grid: VoxelConfig | None = None
+        self, actions: np.ndarray, offsets: Sequence[int], *, grid: VoxelConfig | None = None, colour: bool = False
     ) -> Branches | None:
-        """What the simulator makes of action sequences (M, L, A) from here; None where there is no state to return to.
+        """What the simulator makes of action sequences (M, L, A) from here; None where there is no state to return to. grid: of
+        voxels too, colour: with their colours.
 
         Raises WamError where the simulator is not installed.
         """
         if self.environment is None or self.state is None:
             return None
-        found = branch(self.environment(), self.state, actions, offsets=offsets, cameras=self.cameras, grid=grid)
+        found = branch(
+            self.environment(), self.state, actions, offsets=offsets, cameras=self.cameras, grid=grid, colour=colour
+        )
         height, width = self.present.shape[1:3]
         sized = [np.stack([resize(view, height, width) for view in frames]) for frames in found.frames]
         return replace(found, frames=np.stack(sized))
@@ -141,6 +144,7 @@ def open_windows(model: WorldActionModel, root: Path | str, *, episodes: Sequenc
     store, m = EpisodeStore(root), model.config
     posed = set(model.cameras or store.cameras) <= set(camera_poses(store))
     voxels = posed and model.network.occupancy is not None
+    painted = voxels and model.config.occupancy.colour_weight > 0 and has_colours(store.root)
     spec = WindowSpec(
         history=m.history,
         history_stride=m.history_stride,
@@ -149,6 +153,7 @@ def open_windows(model: WorldActionModel, root: Path | str, *, episodes: Sequenc
         cameras=model.cameras or None,
         image_size=m.image_size,
         occupancy=voxels and has_labels(store.root, OCCUPANCY),
+        colour=painted,
         geometry=voxels,
     )
     return WindowDataset(store, spec, episodes=episodes, cache="none")

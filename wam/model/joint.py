@@ -116,7 +116,7 @@ class JointLayer(nn.Module):
         super().__init__()
         self._experts = (dict(experts),)  # in a tuple: modules that others own are no submodules here
         self.attention, self.checkpointing = attention, checkpointing
-        self.compiled = False
+        self.backend = ""  # of torch.compile; none: as it is
 
     @property
     def experts(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class JointLayer(nn.Module):
         return self._how()(self, h, conditions, cached, reading, keys_only)
 
     def _how(self) -> Any:
-        return _compiled_run() if self.compiled else JointLayer._run
+        return _compiled_run(self.backend) if self.backend else JointLayer._run
 
     def _run(
         self,
@@ -180,19 +180,19 @@ class JointLayer(nn.Module):
 
 
 @cache
-def _compiled_run() -> Any:
+def _compiled_run(backend: str) -> Any:
     """One function for all layers: what is compiled for one serves the others, whose weights alone differ."""
     # a conditional's streams, the context's and its last layer's are each a case of their own, in training and in sampling
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # type: ignore[attr-defined]
-    return torch.compile(JointLayer._run)
+    return torch.compile(JointLayer._run, backend=backend)
 
 
-def compile_blocks(module: nn.Module, on: bool = True) -> None:
+def compile_blocks(module: nn.Module, on: bool = True, *, backend: str = "inductor") -> None:
     """Compile the repeated layer of every joint transformer inside, not the model around it: minutes become seconds, and
     shapes may change outside. The same result within rounding."""
     for part in module.modules():
         if isinstance(part, JointLayer):
-            part.compiled = on
+            part.backend = backend if on else ""
 
 
 class JointTransformer(nn.Module):

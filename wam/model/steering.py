@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 Cost = Callable[["Sample"], Tensor]
 
 
+def summed(*costs: Cost) -> Cost:
+    """Several costs at once. A weight is a function of one line, as any cost is: `lambda sample: 3 * near(sample)`."""
+
+    def cost(sample: Sample) -> Tensor:
+        return torch.stack([one(sample) for one in costs]).sum(0)
+
+    return cost
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steering:
     """cost: of each row (B,), differentiable by torch, 0 where nothing is wrong. imagine: the sample it is given also holds

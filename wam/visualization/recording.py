@@ -12,7 +12,7 @@ import numpy as np
 from wam.contracts import expected
 from wam.files import TEMPORARY
 from wam.geometry.grid import VoxelConfig
-from wam.visualization.voxels import HIGH, LOW
+from wam.visualization.voxels import voxel_colours
 
 TIMELINE = "ahead"
 """Seconds from the present."""
@@ -21,12 +21,14 @@ APPLICATION = "wam"
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """One course of things. frames (V, T, H, W, 3) uint8; actions (L, A) or None; filled (1 + T, X, Y, Z) bool or None."""
+    """One course of things. frames (V, T, H, W, 3) uint8; actions (L, A) or None; filled (1 + T, X, Y, Z) bool or None;
+    colours (1 + T, X, Y, Z, 3 or 4) uint8 of what is filled, or None."""
 
     name: str
     frames: np.ndarray
     actions: np.ndarray | None = None
     filled: np.ndarray | None = None
+    colours: np.ndarray | None = None
 
     @property
     def entity(self) -> str:
@@ -91,18 +93,18 @@ def _log_lane(
             frame = present[view] if moment == 0 else lane.frames[view, moment - 1]
             stream.log(f"{lane.entity}/{camera}", rr.Image(frame))
         if lane.filled is not None and grid is not None:
-            stream.log(f"{lane.entity}/world/voxels", _boxes(rr, lane.filled[moment], grid))
+            colours = None if lane.colours is None else lane.colours[moment]
+            stream.log(f"{lane.entity}/world/voxels", _boxes(rr, lane.filled[moment], colours, grid))
 
 
-def _boxes(rr: Any, filled: np.ndarray, grid: VoxelConfig) -> Any:
-    """Voxels as solid cubes, coloured by height as in every picture of them."""
+def _boxes(rr: Any, filled: np.ndarray, colours: np.ndarray | None, grid: VoxelConfig) -> Any:
+    """Voxels as solid cubes, coloured as in every picture of them."""
     places = np.argwhere(filled)
     centres = np.asarray(grid.origin) + grid.side * (places + 0.5)
-    share = places[:, 2:] / max(1, filled.shape[2] - 1)
     return rr.Boxes3D(
         centers=centres,
         half_sizes=np.full((len(places), 3), grid.side / 2),
-        colors=(LOW + (HIGH - LOW) * share).astype(np.uint8),
+        colors=voxel_colours(places, filled.shape, colours).astype(np.uint8),
         fill_mode="solid",
     )
 

@@ -19,6 +19,10 @@ FIRST = (
     "iou_changed",
     "iou_changed_copied",
     "future_gain",
+    "colour_error_present",
+    "colour_error_present_mean",
+    "colour_error_changed",
+    "colour_error_changed_copied",
 )
 """The figures that a newcomer sees at once; the others are folded away."""
 

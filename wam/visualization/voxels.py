@@ -21,12 +21,19 @@ LIGHT = (0.72, 0.85, 1.0)  # of faces across x, y and z
 
 
 def draw_voxels(
-    filled: np.ndarray, *, wrong: np.ndarray | None = None, size: int = 192, turn: float = 35.0, tilt: float = 32.0
+    filled: np.ndarray,
+    *,
+    wrong: np.ndarray | None = None,
+    colours: np.ndarray | None = None,
+    size: int = 192,
+    turn: float = 35.0,
+    tilt: float = 32.0,
 ) -> np.ndarray:
     """(X, Y, Z) bool -> (size, size, 3) uint8, seen from `tilt` degrees above, and from high x turned by `turn` degrees
     towards low y.
 
-    Colours go by height; voxels that are `wrong` (X, Y, Z) are red.
+    Voxels have their own colours, (X, Y, Z, 3) uint8, or where these have a fourth number that is 0, and where none are given,
+    one that goes by height; those that are `wrong` (X, Y, Z) are red.
     """
     a, e = math.radians(turn), math.radians(tilt)
     right = np.array([math.sin(a), math.cos(a), 0.0])
@@ -42,15 +49,24 @@ def draw_voxels(
     flat = [(np.stack([face @ right, -(face @ up)], axis=-1), light) for face, light in faces]
     flat_places = np.stack([places @ right, -(places @ up)], axis=-1)
     scale = size / reach
-    for place, base in zip(places, flat_places, strict=True):
-        height = place[2] / max(1, filled.shape[2] - 1)
-        colour = LOW + (HIGH - LOW) * height
+    shades = voxel_colours(places, filled.shape, colours)
+    for place, base, colour in zip(places, flat_places, shades, strict=True):
         if wrong is not None and wrong[tuple(place)]:
             colour = WRONG
         for face, light in flat:
             pixels = (base + face) * scale + size
             draw.polygon([tuple(p) for p in pixels.tolist()], fill=tuple((colour * light).astype(int).tolist()))
     return np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def voxel_colours(places: np.ndarray, shape: tuple[int, ...], colours: np.ndarray | None) -> np.ndarray:
+    """(N, 3) floats to 255, of voxels at places (N, 3) of a grid: their own (X, Y, Z, 3 or 4) where they are known, else by
+    height."""
+    by_height = LOW + (HIGH - LOW) * places[:, 2:] / max(1, shape[2] - 1)
+    if colours is None:
+        return np.asarray(by_height)
+    own = colours[tuple(places.T)]
+    return np.where(own[:, 3:] > 0, own[:, :3], by_height) if own.shape[1] == 4 else own.astype(float)
 
 
 def _face(axis: int, far: bool) -> np.ndarray:
@@ -63,10 +79,12 @@ def _face(axis: int, far: bool) -> np.ndarray:
 
 def drawn(example: Example, *, size: int, turn: float = 35.0) -> tuple[np.ndarray, np.ndarray]:
     """(T, size, size, 3) each: the true grids, and the predicted ones with what is not there in red."""
-    true = [draw_voxels(grid, size=size, turn=turn) for grid in example.truth]
+    unknown = [None] * len(example.truth)
+    own, said = (unknown if c is None else c for c in (example.true_colour, example.predicted_colour))
+    true = [draw_voxels(grid, colours=c, size=size, turn=turn) for grid, c in zip(example.truth, own, strict=True)]
     predicted = [
-        draw_voxels(grid, wrong=grid & ~real, size=size, turn=turn)
-        for grid, real in zip(example.predicted, example.truth, strict=True)
+        draw_voxels(grid, wrong=grid & ~real, colours=c, size=size, turn=turn)
+        for grid, real, c in zip(example.predicted, example.truth, said, strict=True)
     ]
     return np.stack(true), np.stack(predicted)
 

@@ -49,7 +49,7 @@ class LanguageEnds(nn.Module, abc.ABC):
 
     blocks_at: ClassVar[str]
 
-    def __init__(self, network: nn.Module, description: VlmDescription) -> None:
+    def __init__(self, network: Any, description: VlmDescription) -> None:
         super().__init__()
         self.network: Any = network
         self.description = description

@@ -77,12 +77,12 @@ class LatentFiles:
                 continue
             key = store.info.camera_key(camera)
             if store.info.features[key].dtype == "image":
-                shown[camera] = hashlib.sha256(np.ascontiguousarray(store.frames(camera, episode))).hexdigest()
+                shown[camera] = hashlib.sha256(store.frames(camera, episode).tobytes()).hexdigest()
                 continue
             span = episode.videos[key]
             assert store.info.video_path is not None
             shown[camera] = [self._digests.of(video_path(store.root, store.info, key, span)), span.start]
-        times = hashlib.sha256(np.ascontiguousarray(store.column("timestamp", episode))).hexdigest()
+        times = hashlib.sha256(store.column("timestamp", episode).tobytes()).hexdigest()
         return _digest({"shown": shown, "times": times, "length": episode.length})
 
     def path(self, clip: str) -> Path:

@@ -99,8 +99,8 @@ def _copied(value: Any) -> Any:
     """The same structure with tensors of its own."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    if is_dataclass(value):
-        return type(value)(**{f.name: _copied(getattr(value, f.name)) for f in fields(value)})  # type: ignore[operator]
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _copied(getattr(value, f.name)) for f in fields(value)})
     if isinstance(value, Mapping):
         return {name: _copied(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

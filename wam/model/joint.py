@@ -183,7 +183,7 @@ class JointLayer(nn.Module):
 def _compiled_run(backend: str) -> Any:
     """One function for all layers: what is compiled for one serves the others, whose weights alone differ."""
     # a conditional's streams, the context's and its last layer's are each a case of their own, in training and in sampling
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # type: ignore[attr-defined]
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     return torch.compile(JointLayer._run, backend=backend)
 
 

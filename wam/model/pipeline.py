@@ -48,6 +48,13 @@ class WamPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model"
+    model: Any
+    scheduler: Any
+    register_modules: (
+        Any  # these three are the base class's, which diffusers makes in a way that hides them from type checkers
+    )
+    progress_bar: Any
+    maybe_free_model_hooks: Any
 
     def __init__(self, model: WamModel, scheduler: Any) -> None:
         super().__init__()

@@ -32,8 +32,9 @@ def fingerprint(encoder: nn.Module) -> str:
 def _settings(part: nn.Module) -> dict[str, Any]:
     """Its own plain values, and a diffusers or transformers config where it has one, without the names of its files."""
     plain = (bool, int, float, str, type(None))
-    found = {k: v for k, v in vars(part).items() if isinstance(v, plain) and k not in ("training", "clips_at_once")}
-    config = getattr(part, "config", None)
+    left_out = ("training", "clips_at_once")
+    found: dict[str, Any] = {k: v for k, v in vars(part).items() if isinstance(v, plain) and k not in left_out}
+    config: Any = getattr(part, "config", None)
     if hasattr(config, "to_dict"):
         config = config.to_dict()
     if hasattr(config, "items"):
@@ -55,5 +56,5 @@ def _loose(part: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in vars(part).items() if isinstance(value, Tensor)]
 
 
-def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

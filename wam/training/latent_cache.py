@@ -110,7 +110,9 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, clip: Clip) -> None:
         windows = WindowDataset(EpisodeStore(clip.root), self.spec, episodes=[clip.episode])
-        made: dict[str, list[Tensor]] = {"frames": []} | ({"future": []} if self.spec.future else {})
+        made: dict[str, list[Tensor]] = {
+            name: [] for name in (("frames", "future") if self.spec.future else ("frames",))
+        }
         for start in range(0, len(windows), AT_ONCE):
             batch = windows.batch(range(start, min(start + AT_ONCE, len(windows)))).to(self.device)
             made["frames"].append(self.coder.encode_frames(batch.images)[:, :, 0].cpu())

@@ -133,7 +133,7 @@ class PseudoLabels:
         )
 
     def label(self, dataset: WindowDataset, *, states: bool = True) -> None:
-        """Give a dataset without actions those that it would have had, and, with `states`, the numbers of it that pictures tell.
+        """Give a dataset without actions those that it would have had, with `states` also the numbers of it that pictures tell.
         Episodes no longer than the span stay without."""
         x, pictures = _read(self.latents, dataset)
         told = self.actions(x).reshape(len(x), self.span, -1).float().numpy()

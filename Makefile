@@ -90,10 +90,11 @@ occupancy-ablation: setup
 	done; done
 	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
 
-# Chunks steered around a box in the demo's model's way.
+# Chunks steered around a box in the way of the recipe's model.
 guidance: setup
+	test -d $(RECIPE)/seed-0/checkpoints || $(MAKE) recipe SEED=0
 	mkdir -p runs/bench
-	$(BIN)/wam eval guidance runs/demo --config configs/eval/guidance.yaml --json runs/bench/guidance.json
+	$(BIN)/wam eval guidance $(RECIPE)/seed-0 --config configs/eval/guidance.yaml --json runs/bench/guidance.json
 
 # Students of the demo's model, three seeds, and their controls: cloned from the demonstrations alone, of all and of five a task.
 DISTILLED := runs/distill

@@ -17,7 +17,9 @@
 
 # %% tags=["parameters"]
 run = "notebooks/model"  # a checkpoint's folder, or a run's, e.g. runs/demo
-data = "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
+data = (
+    "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
+)
 steps = 3  # denoising steps per sample
 start = 0.06  # where among the frames to start: 0 is the first, 1 the last
 

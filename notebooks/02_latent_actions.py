@@ -21,7 +21,9 @@
 
 # %% tags=["parameters"]
 path = "tokenizers/latent_action"  # a saved tokenizer, or a run of stage=latent-action
-episodes = "runs/notebooks/metaworld"  # simulator episodes; where there are none, a few are collected, in under a minute
+episodes = (
+    "runs/notebooks/metaworld"  # simulator episodes; where there are none, a few are collected, in under a minute
+)
 clips = ""  # real clips, with human_video/ and robot/phantom_pairs/ in it; empty: WAM_DATA, else ../shared/data
 
 # %%
@@ -67,7 +69,9 @@ print(f"{len(people)} clips of people" if people else "no clips of people here: 
 # codes of another moment.
 
 # %% tags=["third-party"]
-slot = tokenizer.cameras.index("video" if people else "side")  # a camera has its own slot; clips of any one go to `video`
+slot = tokenizer.cameras.index(
+    "video" if people else "side"
+)  # a camera has its own slot; clips of any one go to `video`
 there = np.arange(len(tokenizer.cameras)) == slot
 
 
@@ -132,7 +136,9 @@ axis.axhline(1 / len(share), color="black", linewidth=0.8, linestyle=":")
 axis.set(xlabel="codes, most frequent first (dotted: all equally often)", ylabel="share")
 figure.tight_layout()
 plt.show()
-print(f"perplexity {perplexity:.0f} of {len(share)} codes ({perplexity / len(share):.2f}), never said: {(counts == 0).sum()}")
+print(
+    f"perplexity {perplexity:.0f} of {len(share)} codes ({perplexity / len(share):.2f}), never said: {(counts == 0).sum()}"
+)
 
 # %% [markdown]
 # ## What can be read from them
@@ -153,7 +159,9 @@ for dim, (axis, name) in enumerate(zip(axes[0], asked.names, strict=True)):
     true, score = asked.motion[:, dim], probes.r2(told, asked.motion)[dim]
     axis.plot(true, told[:, dim], ".", markersize=2, alpha=0.6)
     axis.plot([true.min(), true.max()], [true.min(), true.max()], color="black", linewidth=0.8)
-    axis.set(title=f"{name}: R² {score:.2f} (shuffled {control[dim]:.2f})", xlabel="true motion, m", ylabel="as read, m")
+    axis.set(
+        title=f"{name}: R² {score:.2f} (shuffled {control[dim]:.2f})", xlabel="true motion, m", ylabel="as read, m"
+    )
     axis.title.set_fontsize(9)
 figure.tight_layout()
 plt.show()

@@ -19,8 +19,12 @@
 # would do, and lets the grid steer an action.
 
 # %% tags=["parameters"]
-run = "notebooks/voxel-model"  # a checkpoint's folder, or a run's; where there is none, that of `make occupancy` is taken
-data = "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
+run = (
+    "notebooks/voxel-model"  # a checkpoint's folder, or a run's; where there is none, that of `make occupancy` is taken
+)
+data = (
+    "runs/notebooks/metaworld"  # episodes to start from; where there are none, a few are collected, in under a minute
+)
 steps = 1  # denoising steps per sample
 start = 0.27  # where among the frames to look: 0 is the first, 1 the last
 
@@ -64,7 +68,9 @@ now = model.start(start)
 truth = (now.batch.occupancy[0] == OCCUPIED).numpy()
 print(f"told: {now.instruction!r}")
 
-seen = model.model.sample(now.batch, want=("occupancy",)).occupancy[0, 0] > 0.5  # of the present alone: no future is drawn
+seen = (
+    model.model.sample(now.batch, want=("occupancy",)).occupancy[0, 0] > 0.5
+)  # of the present alone: no future is drawn
 wrong = seen.numpy() & ~truth[0]
 show(
     [("", [*now.present, draw_voxels(truth[0]), draw_voxels(seen.numpy(), wrong=wrong)])],

@@ -69,7 +69,13 @@ few_episodes(data, config=few)
 # and answers those. The control is the same student with the same steps on the demonstrations alone.
 
 # %%
-COMMON = [f"teacher.run={teacher}", f"train.steps={steps}", "train.tracker=none", "train.threads=1", "train.check_every=0"]
+COMMON = [
+    f"teacher.run={teacher}",
+    f"train.steps={steps}",
+    "train.tracker=none",
+    "train.threads=1",
+    "train.check_every=0",
+]
 students = {"taught": "configs/distill/demo.yaml", "cloned": "configs/distill/cloned.yaml"}
 for name, config in students.items():
     place = [f"train.output={scratch}/{name}", f"train.data.parts.0.root={data}", f"teacher.labels={scratch}/labels"]
@@ -85,8 +91,10 @@ for name, config in students.items():
 # %%
 asked = StudentEvaluateConfig(environments=tasks, starts=starts, controls={"cloned": [f"{scratch}/cloned"]})
 found = evaluate(Path(scratch, "taught"), asked, say=lambda _: None)
-success = {side: found.values[f"success_{key}"] for side, key in
-           (("teacher", "teacher"), ("student", "student"), ("cloned alone", "cloned"))}
+success = {
+    side: found.values[f"success_{key}"]
+    for side, key in (("teacher", "teacher"), ("student", "student"), ("cloned alone", "cloned"))
+}
 figure, axis = plt.subplots(figsize=(5, 1.8))
 axis.barh(list(success)[::-1], list(success.values())[::-1], color=["#b9b8b2", "#2a78d6", "#222222"])
 axis.set_xlim(0, 1)
@@ -106,9 +114,11 @@ print(f"{checked.bytes / 2**20:.1f} MiB; at most {checked.error:.1g} from torch,
 
 environment = seen_by(checkpoint)(tasks[0], max_steps=200)
 seen = environment.reset(0)
-policies = {"teacher, 10 steps": load_policy(newest_checkpoint(Path(teacher)), steps=10, threads=1),
-            "teacher, 1 step": load_policy(newest_checkpoint(Path(teacher)), steps=1, threads=1),
-            "student, ONNX": ExportedPolicy(export)}
+policies = {
+    "teacher, 10 steps": load_policy(newest_checkpoint(Path(teacher)), steps=10, threads=1),
+    "teacher, 1 step": load_policy(newest_checkpoint(Path(teacher)), steps=1, threads=1),
+    "student, ONNX": ExportedPolicy(export),
+}
 spent = {}
 for name, policy in policies.items():
     policy.act([seen])
@@ -132,6 +142,7 @@ plt.show()
 # `wam serve` puts a policy behind openpi's websocket protocol. Here the server runs in a process of its own, and a client, which
 # needs neither torch nor the model, drives an episode. Every command passes the guard on its way to the robot.
 
+
 # %%
 def episode(policy, executor="synchronous", delay_ms=0.0, start=0, task=tasks[0]):
     """One episode in simulated time: what was commanded, which plan it came from, and pictures of it."""
@@ -151,8 +162,13 @@ def episode(policy, executor="synchronous", delay_ms=0.0, start=0, task=tasks[0]
         commands.append(verdict.action)
         plans.append(-1 if step.sequence is None else step.sequence)
         success = bool(result.success)
-    return {"success": success, "commands": np.stack(commands), "plans": np.array(plans), "pictures": pictures,
-            "guard": {reason: n for reason, n in guard.counts.items() if n}}
+    return {
+        "success": success,
+        "commands": np.stack(commands),
+        "plans": np.array(plans),
+        "pictures": pictures,
+        "guard": {reason: n for reason, n in guard.counts.items() if n},
+    }
 
 
 with served_apart(export, ServeConfig(port=0)) as (address, _):
@@ -160,9 +176,15 @@ with served_apart(export, ServeConfig(port=0)) as (address, _):
     print(address, {key: policy.metadata[key] for key in ("action_chunk_size",) if key in policy.metadata})
     served = episode(policy)
     policy.close()
-print(f"{'solved' if served['success'] else 'not solved'} in {len(served['commands'])} ticks; guard: {served['guard'] or 'nothing to do'}")
+print(
+    f"{'solved' if served['success'] else 'not solved'} in {len(served['commands'])} ticks; guard: {served['guard'] or 'nothing to do'}"
+)
 shown = served["pictures"][:8]
-show([("served", [enlarge(picture, 2) for picture in shown])], [f"{10 * i / 40:.2f} s" for i in range(len(shown))], width=1.2)
+show(
+    [("served", [enlarge(picture, 2) for picture in shown])],
+    [f"{10 * i / 40:.2f} s" for i in range(len(shown))],
+    width=1.2,
+)
 
 # %% [markdown]
 # ## Late answers
@@ -181,7 +203,9 @@ for axis, (way, run) in zip(axes, runs.items(), strict=True):
     for seam in np.flatnonzero(np.diff(run["plans"])) + 1:
         axis.axvline(seam / 40, color="#e08a1e", linewidth=0.8, alpha=0.7)
     axis.set_ylabel("up")
-    axis.set_title(f"{way}: {'solved' if run['success'] else 'not solved'} after {len(ticks) / 40:.1f} s", fontsize=9, loc="left")
+    axis.set_title(
+        f"{way}: {'solved' if run['success'] else 'not solved'} after {len(ticks) / 40:.1f} s", fontsize=9, loc="left"
+    )
 axes[-1].set_xlabel("seconds")
 figure.tight_layout()
 plt.show()

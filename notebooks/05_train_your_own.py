@@ -66,7 +66,9 @@ def terminal(line, shown=""):
 # %%
 folder = Path(videos or Path(os.environ.get("WAM_DATA", "../shared/data")) / "human_video")
 files = sorted(folder.glob("*.mp4"))
-files = [file for file in files if "phantom__sweep" in file.name] or files  # of the clips of people, one kind is enough here
+files = [
+    file for file in files if "phantom__sweep" in file.name
+] or files  # of the clips of people, one kind is enough here
 if not files:
     store = EpisodeStore(robot)
     for number in range(len(store)):
@@ -86,7 +88,9 @@ print(f"{len(files)} videos of {files[0].parent.name}/")
 # %%
 clips = f"{scratch}/clips"
 names = " ".join(shlex.quote(str(file)) for file in files)
-options = f"--output {clips} --config configs/data/curate.yaml size=[64,64] min_seconds=0.8 min_moving=0.3 duplicates=mark"
+options = (
+    f"--output {clips} --config configs/data/curate.yaml size=[64,64] min_seconds=0.8 min_moving=0.3 duplicates=mark"
+)
 terminal(f"data curate {names} {options}", shown=f"data curate VIDEOS {options}")
 
 # %% tags=["third-party"]

@@ -104,7 +104,9 @@ plt.show()
 # %%
 for name, table in tables.items():
     for source, target in (("action", "future"), ("future", "action")):
-        print(f"{name:>6}: the {source} {'reaches' if table.reaches(source, target, STREAMS) else 'never reaches'} the {target}")
+        print(
+            f"{name:>6}: the {source} {'reaches' if table.reaches(source, target, STREAMS) else 'never reaches'} the {target}"
+        )
 
 # %% [markdown]
 # ## Training

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 LIGHT = 1_500_000
 """Bytes of an executed notebook: what a page may weigh that people open to look at."""
-TRAINING = {"05_train_your_own", "06_new_method_in_yaml"}
+TRAINING = {"04_distill_and_deploy", "05_train_your_own", "06_new_method_in_yaml"}
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 each_that_runs = pytest.mark.parametrize(
     "source",
@@ -74,6 +74,12 @@ def few_to_train_on() -> dict[str, object]:
     return {"data": "episodes", "steps": 2, "windows": 8, "scratch": "runs/method"}
 
 
+def shipped_teacher() -> dict[str, object]:
+    """The model beside the notebooks, whose students learn for two steps."""
+    Path("configs").symlink_to(ROOT / "configs")
+    return {"teacher": str(ROOT / "notebooks" / "model"), "steps": 2, "starts": 1, "scratch": "runs/students"}
+
+
 def moving_square() -> np.ndarray:
     frames = np.zeros((40, 64, 64, 3), np.uint8)
     for step, frame in enumerate(frames):
@@ -85,6 +91,7 @@ MADE = {
     "01_imagine_futures": trained_run,
     "02_latent_actions": episodes_and_clips,
     "03_occupancy": run_with_voxels,
+    "04_distill_and_deploy": shipped_teacher,
     "05_train_your_own": videos_and_a_robot,
     "06_new_method_in_yaml": few_to_train_on,
 }

@@ -42,7 +42,7 @@ from wam.control.server.running import served_apart
 from wam.control.wam_policy import load_policy
 from wam.distillation.config import DistillConfig
 from wam.distillation.stage import distill
-from wam.evaluation.delay import SimulatedClock, drive
+from wam.evaluation.delay import SimulatedClock
 from wam.evaluation.student import StudentEvaluateConfig, evaluate, seen_by
 from wam.explore.few import few_episodes
 from wam.model.student import Student
@@ -147,11 +147,11 @@ plt.show()
 def episode(policy, executor="synchronous", delay_ms=0.0, start=0, task=tasks[0]):
     """One episode in simulated time: what was commanded, which plan it came from, and pictures of it."""
     environment = seen_by(checkpoint)(task, max_steps=120)
-    environment.reset(start)
     clock = SimulatedClock(1 / environment.action_space.rate_hz)
     planner = SimulatedPlanner(policy, period=clock.period, clock=clock, delay=delay_ms / 1e3)
     ran, guard = make_executor(executor, planner, execute=6), SafetyGuard(environment.action_space, clock=clock)
-    observation, commands, plans, pictures, success = environment.reset(start), [], [], [], False
+    environment.reset(start)
+    commands, plans, pictures, success = [], [], [], False
     while not success and len(commands) < 120:
         step = ran.tick(lambda: environment.observe())
         verdict = guard.check(step.action, seen_at=step.seen_at, sequence=step.sequence)

@@ -39,6 +39,8 @@ PROGRAMS = {"wam", "make", "pip", "torchrun", "accelerate", "python3.12", "lerob
 NOT_RUN = {
     "backbones.md": "loads weights of a pretrained video model",
     "curation.md": "loads a captioning model of the reader's",
+    "ecosystem.md": "opens a checkpoint of the reader's; tests/model/test_ecosystem.py opens one of its own",
+    "steering.md": "steers a model of the reader's; tests/control/test_steered_sampling.py runs the examples on a toy",
 }
 """Pages whose Python is parsed and not run, and why."""
 
@@ -133,7 +135,11 @@ def demo() -> Path:
 @contextlib.contextmanager
 def exploring() -> Iterator[Scene]:
     demo()
-    yield Scene({}, {", gripper=1": ""}, lambda said: said["now"].present.shape == (2, 16, 16, 3))  # the toy has none
+    words = {
+        ", gripper=1": "",  # the toy has none
+        '"notebooks/model", data=few_episodes("runs/notebooks/metaworld")': '"runs/demo", data=few_episodes("runs/demo/data")',
+    }
+    yield Scene({}, words, lambda said: said["now"].present.shape == (2, 16, 16, 3))
 
 
 @contextlib.contextmanager

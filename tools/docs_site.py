@@ -103,7 +103,7 @@ def page_of(path: Path) -> str | None:
 
 def linked_files() -> list[Path]:
     """Settings and cards that a document links to, and that get a page."""
-    documents = [ROOT / name for name in WHOLE] + sorted(DOCS.rglob("*.md"))
+    documents = [ROOT / name for name in WHOLE] + sorted(DOCS.rglob("*.md")) + sorted((ROOT / "notebooks").glob("*.py"))
     found = set()
     for document in documents:
         for _, target, _ in LINK.findall(document.read_text()):

@@ -71,7 +71,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_toy(Path("runs/demo/data"))
     train(toy_config(Path("runs/demo/data"), Path("runs/demo"), steps=2))
     said: dict[str, Any] = {}
+    shipped = '"notebooks/model", data=few_episodes("runs/notebooks/metaworld")'
     for example in blocks("python"):  # one goes on where the other ends
+        example = example.replace(shipped, '"runs/demo", data=few_episodes("runs/demo/data")')
         exec(compile(example, "README.md", "exec"), said)
     views, times, side = 2, 2, 16
     for future in (said["dream"], said["what_if"], said["both"].future):
@@ -80,6 +82,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said["chunk"].shape == said["both"].action.shape == (1, 8, 2)
     assert torch.isfinite(said["chunk"]).all()
     assert (said["careful"][..., 0] <= 0.2 + 1e-4).all()
+    assert Path("pushes.png").is_file()
 
 
 def test_the_method_in_yaml_is_what_the_text_says(tmp_path: Path) -> None:

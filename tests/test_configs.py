@@ -16,6 +16,7 @@ from wam.diffusion.clocks import draw_clock
 from wam.distillation.config import DistillConfig
 from wam.evaluation.delay import DelayEvaluateConfig
 from wam.evaluation.evaluate import EvaluateConfig
+from wam.evaluation.guidance import GuidanceEvaluateConfig
 from wam.evaluation.latent_action.config import LatentActionEvaluateConfig
 from wam.evaluation.pairing import PairingEvaluateConfig
 from wam.evaluation.routing import RoutingEvaluateConfig
@@ -98,6 +99,7 @@ OWN = {
     "eval/pairing": PairingEvaluateConfig,
     "eval/routing": RoutingEvaluateConfig,
     "eval/student": StudentEvaluateConfig,
+    "eval/guidance": GuidanceEvaluateConfig,
 }
 
 

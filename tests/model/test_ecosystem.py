@@ -22,7 +22,7 @@ from tests.model.conftest import make_model
 from wam.contracts import Batch, WamError
 from wam.model.auto import CONDITIONALS, WamConfig, WamModel
 from wam.model.config import ModelConfig
-from wam.model.index import CONFIG, INDEX
+from wam.model.hub_index import CONFIG, INDEX
 from wam.model.pipeline import WamPipeline, laid_out
 from wam.model.pretrained import from_pretrained, save_pretrained
 from wam.model.wam import WorldActionModel

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from wam.contracts import Batch, expected
 from wam.model.config import ModelConfig
-from wam.model.index import TYPE
+from wam.model.hub_index import TYPE
 from wam.model.pretrained import from_pretrained, save_pretrained
 from wam.model.wam import Sample, WorldActionModel
 from wam.settings import build, to_plain

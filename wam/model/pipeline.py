@@ -26,7 +26,7 @@ from wam.contracts import Batch, expected
 from wam.diffusion.clocks import sampling_clocks
 from wam.diffusion.samplers import Signals
 from wam.model.auto import CONDITIONALS, WamModel, folder_of
-from wam.model.index import INDEX
+from wam.model.hub_index import INDEX
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 

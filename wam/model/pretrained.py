@@ -15,7 +15,7 @@ from wam.files import write_bytes
 from wam.model.backbones.bases import find_backbones, is_left_out
 from wam.model.card import write_card
 from wam.model.config import ModelConfig
-from wam.model.index import write_index
+from wam.model.hub_index import write_index
 from wam.model.stems import TextStem
 from wam.model.wam import WorldActionModel
 from wam.settings import build, to_plain

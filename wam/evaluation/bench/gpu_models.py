@@ -46,12 +46,12 @@ SIZES = {
     size.name: size
     for size in (
         Size(name="nano", width=64, depth=2, heads=2, ffn=128, side=8, batch=4),
-        Size(name="100m", width=768, depth=6, heads=6, ffn=4480, side=32, batch=64),
-        Size(name="300m", width=1024, depth=11, heads=8, ffn=5888, side=32, batch=48),
+        Size(name="200m", width=768, depth=6, heads=6, ffn=4480, side=32, batch=64),
+        Size(name="500m", width=1024, depth=11, heads=8, ffn=5888, side=32, batch=48),
         Size(name="1b", width=1536, depth=14, heads=12, ffn=8960, side=32, batch=32),
     )
 }
-WAN_DEPTH = {"nano": 2, "100m": 8, "300m": 16, "1b": 30}
+WAN_DEPTH = {"nano": 2, "200m": 8, "500m": 15, "1b": 17}
 """A layer of Wan's has its own attention to text, and the present runs through the same layers, so they are more."""
 
 

@@ -98,6 +98,25 @@ def test_an_episode_s_seed_alone_gives_its_start(alone):
     np.testing.assert_array_equal(env.get_state(), EpisodeStore(alone).column("sim.state", episode)[0])
 
 
+def test_a_demonstration_that_begins_astray_leads_from_elsewhere_to_success(tmp_path):
+    config = dataclasses.replace(SMALL, environments=PAIR[:1], episodes=3, play_episodes=0, astray=1.0)
+    collect(config, tmp_path / "astray", progress=silent)
+    store = EpisodeStore(tmp_path / "astray")
+    env = make_environment(PAIR[0], image_size=32, cameras=("side",))
+    for episode in store.episodes:
+        env.reset(episode.extra["seed"])
+        began = store.column("observation.state", episode)[0, :3]
+        assert np.linalg.norm(began - env.robot_state()[:3]) > 0.03  # metres
+        assert episode.extra["success"]
+        assert not store.column("next.success", episode)[0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_astray_starts_outside_0_to_1_is_refused(share):
+    with pytest.raises(WamError, match="expected an astray between 0 and 1"):
+        dataclasses.replace(SMALL, astray=share)
+
+
 def test_the_number_of_processes_does_not_change_the_dataset(alone, tmp_path):
     collect(dataclasses.replace(SMALL, processes=2), tmp_path / "two", progress=silent)
     assert_same(content(tmp_path / "two"), content(alone))

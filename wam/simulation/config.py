@@ -24,7 +24,8 @@ class CollectConfig:
     environments: names, all of one family. episodes: successful expert episodes for each; play_episodes: episodes of
     play for each, of play_steps steps. cameras: names; empty for the family's default. image_size: pixels. depth: record it
     beside the colours. action_repeat: simulator steps a frame, 0 for the family's default. attempts: how often an expert may
-    fail one episode. settle_steps: frames recorded after success. processes: 0 for one per processor.
+    fail one episode. settle_steps: frames recorded after success. astray: share of expert episodes that begin where play has
+    left the hand, so that a policy finds its way from places off the usual one. processes: 0 for one per processor.
     """
 
     environments: tuple[str, ...] = DEMO_TASKS
@@ -38,6 +39,7 @@ class CollectConfig:
     seed: int = 0
     attempts: int = 5
     settle_steps: int = 6
+    astray: float = 0.0
     renderer: str = "raycast"
     noise: RecoveryNoise = field(default_factory=RecoveryNoise)
     processes: int = 0
@@ -57,6 +59,8 @@ class CollectConfig:
             self._at_least(name, least)
         for name, least in (("attempts", 1), ("settle_steps", 0), ("action_repeat", 0), ("processes", 0), ("seed", 0)):
             self._at_least(name, least)
+        if not 0 <= self.astray <= 1:
+            raise expected("an astray between 0 and 1", got=self.astray, do="give a share of the expert's episodes")
         if self.episodes + self.play_episodes == 0:
             raise expected("episodes or play_episodes above 0", got="0 of both", do="ask for at least one episode")
 
@@ -87,6 +91,7 @@ class CollectConfig:
     def fingerprint(self) -> dict[str, Any]:
         """What decides the content, as JSON has it; `starts` tells it from that of versions which gave each task its own."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key != "processes"}
-        if not self.depth:  # as in datasets that were begun before there was depth
-            del values["depth"]
+        for name in ("depth", "astray"):  # unset, as in datasets that were begun before there was either
+            if not values[name]:
+                del values[name]
         return json.loads(json.dumps({**values, "starts": "by number"}))

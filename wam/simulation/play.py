@@ -21,9 +21,12 @@ _REACH = 0.25  # of the range: how far an absolute target may lie from the prese
 
 
 class Play:
-    """A random policy for one episode of one environment; all chance comes from `rng`."""
+    """A random policy for one episode of one environment; all chance comes from `rng`. expert_share: of the time."""
 
-    def __init__(self, environment: Environment, rng: np.random.Generator) -> None:
+    def __init__(
+        self, environment: Environment, rng: np.random.Generator, *, expert_share: float = EXPERT_SHARE
+    ) -> None:
+        self.expert_share = expert_share
         self.environment, self.rng, space = environment, rng, environment.action_space
         self.low, self.high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
         self.absolute = space.kind == "absolute"
@@ -51,7 +54,8 @@ class Play:
 
     def _choose(self, state: np.ndarray) -> None:
         mean, expert_mean = np.mean(HOLD), np.mean(EXPERT_HOLD)
-        turns = EXPERT_SHARE * mean / (EXPERT_SHARE * mean + (1 - EXPERT_SHARE) * expert_mean)
+        share = self.expert_share
+        turns = share * mean / (share * mean + (1 - share) * expert_mean)
         self._expert_turn = self._has_expert and bool(self.rng.random() < turns)
         self._left = int(self.rng.integers(*(EXPERT_HOLD if self._expert_turn else HOLD), endpoint=True))
         before, span = self._target, self.high - self.low

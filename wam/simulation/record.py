@@ -16,6 +16,7 @@ from wam.simulation.recovery import Disturbance, RecoveryNoise
 #: Starts below this seed are never recorded, so that evaluation may use them as unseen ones.
 FIRST_SEED = 1_000_000
 _WANDER = (0, 40)  # steps of play before a play episode begins
+_ASTRAY = (6, 30)  # and before a demonstration that begins astray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +96,31 @@ class _Tape:
 
 
 def record_expert(
-    environment: Environment, job: Job, *, seed: int, noise: RecoveryNoise, attempts: int, settle_steps: int
+    environment: Environment,
+    job: Job,
+    *,
+    seed: int,
+    noise: RecoveryNoise,
+    attempts: int,
+    settle_steps: int,
+    astray: float = 0.0,
 ) -> Recorded:
-    """An episode in which the disturbed expert succeeds, and `settle_steps` steps beyond.
+    """An episode in which the disturbed expert succeeds, and `settle_steps` steps beyond. astray: the share of episodes that
+    begin where unrecorded play has left the hand, so that the way from anywhere is shown.
 
     Raises WamError if it fails `attempts` times, or if there is no expert.
     """
     for attempt in range(attempts):
         rng, start = job.rng(seed, attempt), job.start(seed, attempt)
         observation = environment.reset(start)
+        strayed = int(rng.integers(*_ASTRAY, endpoint=True)) if astray and rng.random() < astray else 0
+        if strayed:
+            stray = Play(environment, rng, expert_share=0.0)
+            if any(environment.step(stray.action(), render=False).success for _ in range(strayed)):
+                continue  # nothing is left to show
+            observation = environment.observe()
         disturbance, tape, left = Disturbance(noise, environment.action_space, rng), _Tape(), settle_steps
-        for _ in range(environment.max_steps):
+        for _ in range(environment.max_steps - strayed):
             succeeded = bool(tape.successes) and any(tape.successes)
             if succeeded and left == 0:
                 break

@@ -43,6 +43,7 @@ class Studio:
             noise=config.noise,
             attempts=config.attempts,
             settle_steps=config.settle_steps,
+            astray=config.astray,
         )
 
     def close(self) -> None:

@@ -107,7 +107,9 @@ class Trainer:
             gradient_accumulation_steps=config.accumulate,
             cpu=not torch.cuda.is_available(),
             log_with=None if config.tracker == "none" else config.tracker,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # conditionals drop streams
+            kwargs_handlers=[  # conditionals drop streams
+                DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
+            ],
             project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
         )
         kind = self.accelerator.distributed_type
@@ -218,9 +220,9 @@ class Trainer:
             with self.accelerator.accumulate(self.losses):
                 with self.accelerator.autocast():
                     losses = self.losses(batch, generator)
-                found, self._stop = agree(losses, self._signal, self.accelerator)
-                self._guard(found["loss"])
                 self.accelerator.backward(losses["loss"])
+                found, self._stop = agree(losses, self._signal, self.accelerator)  # where the ranks have met anyway
+                self._guard(found["loss"])
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.losses.parameters(), config.optimizer.clip)
                 for optimizer in self.optimizers:

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wam.contracts import WamError, expected
+from wam.contracts import WamError
+from wam.data.on_ray import connect
 from wam.progress import Progress
 from wam.settings import load_settings
 from wam.training.config import TrainConfig
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         config = load_settings(TrainConfig, options.config, options.overrides)
-        start(options.address)
+        connect(options.address)
         with Progress("clips", 0) as bar:
 
             def show(done: int, total: int) -> None:
@@ -87,19 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(f"latents of {found.clips} clips ({found.new} new) in {found.folder}\n")
     return 0
-
-
-def start(address: str | None) -> None:
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise expected("the package ray", got=f"no {error.name}", do="pip install 'wam[ray]'") from error
-    try:
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
-    except ConnectionError as error:
-        raise expected(f"a Ray cluster at {address}", got=str(error).splitlines()[0], do="start it first") from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wam.contracts import WamError, expected
+from wam.contracts import WamError
 from wam.data.curation.config import CurateConfig
 from wam.data.curation.pipeline import curate
 from wam.data.curation.records import Event, Item, Unit, from_plain, to_plain
 from wam.data.curation.workers import Stage, WorkerPool
+from wam.data.on_ray import connect
 from wam.progress import Progress
 from wam.settings import load_settings
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = [word for word in options.sources if word not in settings]
     try:
         config = load_settings(CurateConfig, options.config, [*settings, *rest])
-        start(options.address)
+        connect(options.address)
         with Progress("videos", 1) as bar:
 
             def show(done: int, total: int, note: str) -> None:
@@ -99,19 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(f"{done.episodes} episodes, {done.seconds:.0f} s in {done.root} ({done.new} clips new)\n")
     return 0
-
-
-def start(address: str | None) -> None:
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise expected("the package ray", got=f"no {error.name}", do="pip install 'wam[ray]'") from error
-    try:
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
-    except ConnectionError as error:
-        raise expected(f"a Ray cluster at {address}", got=str(error).splitlines()[0], do="start it first") from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 if __name__ == "__main__":

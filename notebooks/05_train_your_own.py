@@ -183,7 +183,7 @@ play, expert = (held_out_windows(trained, play=kind, count=64) for kind in (True
 settings = GateSettings(steps=(1,), conditionals=CONDITIONALS)
 found = evaluate_gates(model.model, play=play, expert=expert, space=model.model.action_space, settings=settings)
 for gate in found:
-    print(f"{gate.name:>20} {gate.value:6.2f}   the ten-minute demo has to reach {gate.target:g}; n = {gate.n} windows")
+    print(f"{gate.name:>20} {gate.value:6.2f}   `make demo` has to reach {gate.target:g}; n = {gate.n} windows")
 
 # %% [markdown]
 # What such a miniature can not show:

@@ -51,9 +51,20 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         name: (f"runs/bench/{name}.json", f"wam bench {name}")
         for name in ("parity", "backbone", "latency", "ranks", "plan")
     },
+    "notebooks": ("runs/bench/notebooks.json", "make notebooks"),
     "explore": ("runs/bench/explore.json", "wam bench explore --run runs/occupancy --threads 2"),
 }
 """By name: the file that a command leaves (with a star, one a seed: their mean is told, and the range), and the command."""
+
+DRIVEN = {"few-label", "guidance", "student", "delay"}
+"""Sources whose figures count episodes."""
+COUNTED = {
+    "starts_per_task": " starts a task",
+    "wrong_text_episodes": " episodes",
+    "transfer_gain": " pairs",
+    "kept_out": " chunks",
+}
+"""By count or figure: what the others count, where that is not windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +152,8 @@ ROWS = (
             unit="×"),
     at_most(source="bench-occupancy", figure="idle_overhead", says="a future, voxels not asked for, over a model without any",
             target=1.05, unit="×"),
+    at_most(source="bench-occupancy", figure="painted_overhead", says="training step with coloured voxels over plain ones",
+            target=1.15, unit="×"),
     Row(source="guidance", figure="kept_out", target=0.95,
         says="steering around a forbidden box: chunks kept out, of those that the plain policy sends in"),
     at_most(source="guidance", figure="success_lost_points", says="success lost by steering", target=15, digits=1,
@@ -185,6 +198,7 @@ ROWS = (
             target=0, digits=0),
     at_most(source="explore", figure="answer_seconds_p95", target=2, unit=" s", digits=3,
             says="the page of `wam explore`: a changed push to its imagined frames and voxels, 95th percentile"),
+    at_most(source="notebooks", figure="minutes", says="all notebooks from clean, two cores", target=10, digits=1, unit=" min"),
     Row(source="curate", figure="realtime_per_core", says="curation of 256-pixel video, times real time, per core", target=20,
         digits=1, unit="×"),
     Row(source="curate", figure="decode_efficiency", says="curation's reading over the decoder alone", target=0.8),
@@ -260,9 +274,10 @@ def value(row: Row, figure: float | None, spread: Sequence[float] | None = None)
 def count(row: Row, found: Mapping[str, Any]) -> str:
     n, seeds = found.get("n"), found.get("seeds")
     chosen = n.get(row.n or row.figure) if isinstance(n, Mapping) else n
-    words = {"starts_per_task": " starts a task", "wrong_text_episodes": " episodes", "transfer_gain": " pairs"}
     measured = " windows" if row.n or isinstance(n, Mapping) else " repeats"
-    kind = words.get(row.n or row.figure, measured if chosen is not None else "")
+    if row.source in DRIVEN:
+        measured = " seams" if row.figure.startswith("seam") else " episodes"
+    kind = COUNTED.get(row.n or row.figure, measured) if chosen is not None else ""
     parts = [] if chosen is None else [f"{chosen}{kind}"]
     if seeds:
         parts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds")

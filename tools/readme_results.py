@@ -254,7 +254,7 @@ def table(root: Path) -> str:
 
 def line(row: Row, found: Mapping[str, Any] | None) -> str:
     figures = (found or {}).get("figures") or {}
-    target = "" if row.target is None else f"{'≥' if row.least else '≤'} {row.target:g}{row.unit}"
+    target = "" if row.target is None else f"{'≥' if row.least else '≤'} {row.target:.3g}{row.unit}"
     cells = [f"{row.says} (`{row.figure}`)", NOT_YET, target, "", f"`{SOURCES[row.source][1]}`", ""]
     if found is not None and row.figure in figures:
         cells[1] = value(row, figures[row.figure], (found.get("range") or {}).get(row.figure))

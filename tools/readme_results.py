@@ -51,6 +51,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         name: (f"runs/bench/{name}.json", f"wam bench {name}")
         for name in ("parity", "backbone", "latency", "ranks", "plan")
     },
+    "openpi": ("runs/bench/openpi.json", "make test-openpi RUN=runs/distill/student-0"),
     "notebooks": ("runs/bench/notebooks.json", "make notebooks"),
     "explore": ("runs/bench/explore.json", "wam bench explore --run runs/occupancy --threads 2"),
 }
@@ -63,6 +64,8 @@ COUNTED = {
     "wrong_text_episodes": " episodes",
     "transfer_gain": " pairs",
     "kept_out": " chunks",
+    "chunks": " chunks",
+    "episodes": " episodes",
 }
 """By count or figure: what the others count, where that is not windows."""
 
@@ -193,6 +196,9 @@ ROWS = (
     at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),
     at_most(source="server", figure="rss_growth_mb", says="the server's growth in memory while it is soaked", target=20,
             digits=1, unit=" MB"),
+    Row(source="openpi", figure="success", n="episodes", says="a student served to the real openpi-client, button: success"),
+    at_most(source="openpi", figure="largest_difference", n="chunks", target=0, digits=0,
+            says="its chunks over the wire, against the policy asked directly: largest difference"),
     at_most(source="fuzz-server", figure="crashes", says="10,000 fuzzed frames to the server: crashes", target=0, digits=0),
     at_most(source="fuzz-guard", figure="escaped", says="10,000 fuzzed chunks through the guard: commands out of limits",
             target=0, digits=0),

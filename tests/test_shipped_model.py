@@ -9,7 +9,7 @@ import pytest
 
 import wam
 from tests.tools import tool
-from tests.training.conftest import toy_config, write_toy
+from tests.training.conftest import toy_config, voxel_config, write_toy, write_voxels
 from wam.contracts import WamError
 from wam.evaluation.summary import write_summary
 from wam.files import sha256
@@ -94,6 +94,17 @@ class TestShipping:
         (folder / "figures.json").write_text(json.dumps({**figures, "weights": "others"}))
         assert shipping.ship(run, folder) is False
         assert not (folder / "figures.json").exists()
+
+    def test_the_heads_of_colour_can_be_left_out_and_nothing_else_goes(self, tmp_path: Path) -> None:
+        data = write_voxels(write_toy(tmp_path / "data"), colour=True)
+        config = voxel_config(data, tmp_path / "run", steps=1)
+        config.model.occupancy.colour_weight = 1.0
+        train(config)
+        tool("ship_model").ship(tmp_path / "run", tmp_path / "whole")
+        tool("ship_model").ship(tmp_path / "run", tmp_path / "plain", colour=False)
+        whole, plain = (wam.load(tmp_path / name, data=str(data)).model.state_dict() for name in ("whole", "plain"))
+        assert {name for name in whole if name not in plain} == {name for name in whole if ".colour." in name} != set()
+        assert all(value.equal(whole[name]) for name, value in plain.items())
 
     def test_a_model_too_large_for_the_repository_is_refused_and_leaves_nothing(
         self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

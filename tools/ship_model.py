@@ -4,9 +4,10 @@
     .venv/bin/wam eval notebooks/model --config configs/eval/metaworld-cpu.yaml
     .venv/bin/python tools/ship_model.py runs/metaworld-cpu/seed-0 notebooks/model    # again: now the card has figures
 
-The folder is a checkpoint and works wherever a run does. What rounding costs is seen in the card, which lays the run's own
-figures beside those of the folder; of a model with voxels, those of `wam eval occupancy` too. Prose of the card stays as it
-is: read it again, since what it says of the figures is not checked.
+The folder is a checkpoint and works wherever a run does. `--without-colour` leaves out the heads that say the colours of
+voxels, which nothing else reads. What rounding costs is seen in the card, which lays the run's own figures beside those of
+the folder; of a model with voxels, those of `wam eval occupancy` too. Prose of the card stays as it is: read it again,
+since what it says of the figures is not checked.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ model = wam.load("{folder}", data="DATASET")
 """
 
 
-def ship(run: Path, folder: Path) -> bool:
+def ship(run: Path, folder: Path, *, colour: bool = True) -> bool:
     """Write the weights unless they are there, then the card. Returns whether it has figures: those of other weights are put
-    away."""
+    away. colour: with the heads that say the colours of voxels, where there are any."""
     source = newest_checkpoint(run)
     before = sha256(source / WEIGHTS)
     if not (folder / PROVENANCE).is_file() or _provenance(folder).get("rounded_from") != before:
-        ship_weights(source, folder, rounded_from=before)
+        ship_weights(source, folder, rounded_from=before, colour=colour)
     if not (folder / "README.md").is_file():
         write_bytes(folder / "README.md", prose(folder).encode())
     card = (folder / "README.md").read_text()
@@ -85,8 +86,15 @@ def ship(run: Path, folder: Path) -> bool:
     return figures is not None
 
 
-def ship_weights(source: Path, folder: Path, *, rounded_from: str) -> None:
+def ship_weights(source: Path, folder: Path, *, rounded_from: str, colour: bool) -> None:
     opened = Checkpoint.load(source)
+    if not colour:
+        model = opened.config["model"]
+        opened = replace(
+            opened,
+            config={**opened.config, "model": {**model, "occupancy": {**model["occupancy"], "colour_weight": 0.0}}},
+            tensors={name: value for name, value in opened.tensors.items() if ".beside.colour." not in name},
+        )
     replace(opened, provenance={**opened.provenance, "rounded_from": rounded_from}).save(folder, int8=True)
     if (size := (folder / WEIGHTS).stat().st_size) >= LIMIT:
         (folder / PROVENANCE).unlink()
@@ -184,9 +192,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run of the stage joint or posttrain")
     parser.add_argument("folder", type=Path, help="e.g. notebooks/model")
+    parser.add_argument("--without-colour", action="store_true", help="leave out the heads for the colours of voxels")
     options = parser.parse_args()
     try:
-        done = ship(options.run, options.folder)
+        done = ship(options.run, options.folder, colour=not options.without_colour)
     except WamError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation guidance student delay notebooks docs readme gpu clean
+.PHONY: setup demo test slow lint bench bench-lerobot test-lerobot test-openpi recipe control-no-future control-cloning control-blind few-label occupancy occupancy-ablation astray guidance student delay notebooks docs readme gpu clean
 
 setup: $(INSTALLED)
 
@@ -90,11 +90,16 @@ occupancy-ablation: setup
 	done; done
 	$(BIN)/python tools/occupancy_ablation.py --runs $(ABLATION)
 
-# Chunks steered around a box in the way of the recipe's model.
+# A model of demonstrations that go astray, for the two that follow.
+astray: setup
+	test -d runs/astray/data || $(BIN)/wam collect runs/astray/data --config configs/data/astray.yaml
+	$(BIN)/wam train configs/train/astray.yaml
+
+# Its chunks steered around a box in the hand's way.
 guidance: setup
-	test -d $(RECIPE)/seed-0/checkpoints || $(MAKE) recipe SEED=0
+	test -d runs/astray/checkpoints || $(MAKE) astray
 	mkdir -p runs/bench
-	$(BIN)/wam eval guidance $(RECIPE)/seed-0 --config configs/eval/guidance.yaml --json runs/bench/guidance.json
+	$(BIN)/wam eval guidance runs/astray --config configs/eval/guidance.yaml --json runs/bench/guidance.json
 
 # Students of the demo's model, three seeds, and their controls: cloned from the demonstrations alone, of all and of five a task.
 DISTILLED := runs/distill
@@ -112,10 +117,9 @@ student: setup
 
 # Chunks that go on from settled actions, and success under injected latency: standing still, naive, real-time chunking.
 delay: setup
-	test -d runs/demo/data || $(BIN)/wam collect runs/demo/data --config configs/data/demo.yaml
-	$(BIN)/wam train configs/train/delay.yaml
+	test -d runs/astray/checkpoints || $(MAKE) astray
 	mkdir -p runs/bench
-	$(BIN)/wam eval delay runs/delay --config configs/eval/delay.yaml --json runs/bench/delay.json
+	$(BIN)/wam eval delay runs/astray --config configs/eval/delay.yaml --json runs/bench/delay.json
 
 # The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its ACT
 # beside ours, and the plugin by which our policies act through it.

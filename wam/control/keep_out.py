@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +13,10 @@ from torch import Tensor
 from wam.contracts import expected
 from wam.model.steering import Cost
 from wam.model.wam import Sample
+
+Side = Literal["-x", "-y", "-z", "+x", "+y", "+z"]
+SIDES: tuple[Side, ...] = get_args(Side)
+"""Of a box, in the world's axes."""
 
 BACK = 2.5
 """How much farther a side across the motion may lie before giving way means to stop: a hand that stops does not get past."""
@@ -64,11 +70,20 @@ class LinearMotion:
         return start[:, None] + pushed + weights[..., -1].T[None] * velocity[:, None]
 
 
-def keep_out(boxes: list[Box], motion: LinearMotion, start: Tensor, velocity: Tensor, *, margin: float = 0.01) -> Cost:
-    """A cost in metres: how far the hand's way must give to leave its box, margin included, to the nearest side that is
-    neither below nor, unless there is no time for another, against its motion.
+def keep_out(
+    boxes: list[Box],
+    motion: LinearMotion,
+    start: Tensor,
+    velocity: Tensor,
+    *,
+    margin: float = 0.01,
+    sides: Sequence[Side] | None = None,
+) -> Cost:
+    """A cost in metres: how far the hand's way must give to leave its box, margin included, to the side that is named, or to
+    the nearest one that is neither below nor, unless there is no time for another, against its motion.
 
-    boxes: one for each row; start, velocity (B, 3): of the hand now.
+    boxes, sides: one for each row; start, velocity (B, 3): of the hand now. To keep to a side for an episode, name it:
+    `wam.control.passing.outer_side`.
     """
     low = torch.tensor([box.low for box in boxes], dtype=start.dtype, device=start.device) - margin
     high = torch.tensor([box.high for box in boxes], dtype=start.dtype, device=start.device) + margin
@@ -79,8 +94,10 @@ def keep_out(boxes: list[Box], motion: LinearMotion, start: Tensor, velocity: Te
         way = motion.way(start, velocity, sample.action)
         inside = ((way > low[:, None]) & (way < high[:, None])).all(-1)
         out = torch.cat([way - low[:, None], high[:, None] - way], dim=-1) * inside[..., None]  # (B, K, 6) to each side
-        dear = torch.ones_like(out[:, 0])
-        rows, along = torch.arange(len(way), device=way.device), (way[:, -1] - start).detach().abs().argmax(-1)
+        rows = torch.arange(len(way), device=way.device)
+        if sides is not None:
+            return out[rows, :, [SIDES.index(side) for side in sides]].sum(-1)
+        dear, along = torch.ones_like(out[:, 0]), (way[:, -1] - start).detach().abs().argmax(-1)
         dear[rows, along] = dear[rows, along + 3] = BACK
         dear[:, 2] = torch.inf  # below lies the table
         side = (out.amax(1).detach() * dear).nan_to_num(torch.inf, torch.inf).argmin(-1)

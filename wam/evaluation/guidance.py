@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from wam.contracts import Batch, Observation, expected
-from wam.control.keep_out import Box, LinearMotion, keep_out
+from wam.control.keep_out import Box, LinearMotion, Side, keep_out
+from wam.control.passing import dreamed_way, outer_side
 from wam.control.wam_policy import WamPolicy, load_policy
 from wam.evaluation.evaluate import FIRST_START, held_out_datasets, seen_as_in, sentences_for, spread_rows
 from wam.evaluation.figures import Measured
@@ -32,8 +33,8 @@ PLACE, VELOCITY = slice(0, 3), slice(4, 7)  # of the hand, in Meta-World's state
 @dataclass(kw_only=True)
 class GuidanceEvaluateConfig:
     """starts: unseen ones of each task. side: of the box, metres. at: where on the plain hand's way it stands, as a share of
-    its length. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of
-    `wam.model.steering.Steering`. output: empty: evaluation/guidance of the run."""
+    its length. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of `wam.model.steering.Steering`. hops: of
+    the dream that tells the side to pass on. output: empty: evaluation/guidance of the run."""
 
     environments: list[str] = field(default_factory=list)
     starts: int = 20
@@ -46,6 +47,7 @@ class GuidanceEvaluateConfig:
     policy_steps: int = 1
     descent: int = 24
     reach: float = 0.1
+    hops: int = 4
     threads: int = 1
     seed: int = 0
     output: str = ""
@@ -95,7 +97,10 @@ def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], 
                 if box is None:
                     unmeasured += 1
                     continue
-                policy.steer = _steer(box, motion, config)
+                dreamed = dreamed_way(
+                    policy, motion, plain.plans[0].seen, place=PLACE, velocity=VELOCITY, hops=config.hops
+                )
+                policy.steer = _steer(box, outer_side(dreamed, box), motion, config)
                 entering = [plan for plan in plain.plans if enters(plan.way, box)]
                 late += sum(not enters(again(environment, policy, plan, config), box) for plan in entering)
                 steered = drive(environment, policy, start, sentence, config)
@@ -140,11 +145,11 @@ def learned_motion(trained: TrainConfig) -> LinearMotion:
     return LinearMotion.fit(states[..., PLACE], now.action.numpy(), states[:, 0, VELOCITY])
 
 
-def _steer(box: Box, motion: LinearMotion, config: GuidanceEvaluateConfig) -> Callable[[Batch], Steering]:
+def _steer(box: Box, side: Side, motion: LinearMotion, config: GuidanceEvaluateConfig) -> Callable[[Batch], Steering]:
     def steer(batch: Batch) -> Steering:
         assert batch.state is not None
         start, velocity = batch.state[:, PLACE], batch.state[:, VELOCITY]
-        cost = keep_out([box] * batch.size, motion, start, velocity, margin=config.margin)
+        cost = keep_out([box] * batch.size, motion, start, velocity, margin=config.margin, sides=[side] * batch.size)
         return Steering(cost=cost, steps=config.descent, reach=config.reach)
 
     return steer

@@ -1,0 +1,95 @@
+"""A box is passed on the outside of the way that the policy dreams, and kept to that side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.control.test_keep_out import BOX, MOTION, STILL, straight, way
+from tests.model.conftest import make_model
+from wam.contracts import ActionSpace, Observation, WamError
+from wam.control.keep_out import SIDES, Box, LinearMotion, Side, keep_out
+from wam.control.passing import dreamed_way, outer_side
+from wam.control.wam_policy import WamPolicy
+from wam.model.steering import Steering, descend
+from wam.model.wam import Sample
+
+TURNS = np.linspace(0, np.pi, 41)
+
+
+@pytest.mark.parametrize(("swing", "side"), [(0.1, "+x"), (-0.1, "-x")])
+def test_a_box_is_passed_on_the_outside_of_the_curve(swing: float, side: Side) -> None:
+    curve = np.column_stack([swing * np.sin(TURNS), np.linspace(0, 0.4, 41), np.full(41, 0.2)])
+    middle = curve[20]
+    assert outer_side(curve, Box(low=tuple(middle - 0.03), high=tuple(middle + 0.03))) == side
+    turned = curve[:, [1, 0, 2]]
+    box = Box(low=tuple(turned[20] - 0.03), high=tuple(turned[20] + 0.03))
+    assert outer_side(turned, box) == side.replace("x", "y")
+
+
+@pytest.mark.parametrize("side", ["-y", "+y", "+z"])
+def test_a_chunk_keeps_to_the_side_that_is_named(side: Side) -> None:
+    begin, chunk = straight((0.0, 0.01, 0.04))
+    cost = keep_out([BOX], MOTION, begin, STILL, sides=[side])
+    found = descend(chunk, lambda action: Sample(action=action), Steering(cost=cost, steps=80))
+    assert not BOX.holds(way(begin, found)).any()
+    axis, sign = SIDES.index(side) % 3, 1 if side[0] == "+" else -1
+    moved = way(begin, found)[-1] - way(begin, chunk)[-1]
+    assert sign * moved[axis] > 0.03
+    assert np.abs(np.delete(moved, axis)).max() < 1e-6
+
+
+def dreamer() -> tuple[WamPolicy, LinearMotion, Observation]:
+    model = make_model(state_dim=7, action_dim=4)
+    model.action_space = ActionSpace(
+        names=("x", "y", "z", "gripper"), units=("m",) * 4, low=(-1,) * 4, high=(1,) * 4, kind="delta", rate_hz=40
+    )
+    policy = WamPolicy(model, cameras=("a", "b"), steps=1)
+    steps = policy.chunk
+    lower = np.concatenate([np.tril(np.ones((steps, steps))), np.zeros((steps, 1))], 1)
+    size = model.config.image_size
+    images = {name: np.full((size, size, 3), 90, np.uint8) for name in ("a", "b")}
+    seen = Observation(images=images, state=np.zeros(7, np.float32), instruction="turn the tap")
+    return policy, LinearMotion(weights=0.01 * lower[None].repeat(3, 0)), seen
+
+
+def dream(policy: WamPolicy, motion: LinearMotion, seen: Observation, hops: int) -> np.ndarray:
+    return dreamed_way(policy, motion, seen, place=slice(0, 3), velocity=slice(4, 7), hops=hops)
+
+
+def test_a_dream_begins_with_the_plan_and_goes_on_from_imagined_frames() -> None:
+    policy, motion, seen = dreamer()
+    plan = motion.way(torch.zeros(1, 3), torch.zeros(1, 3), torch.from_numpy(policy.act([seen])))[0].numpy()
+    policy.reset()
+    short, long = dream(policy, motion, seen, 0), dream(policy, motion, seen, 2)
+    np.testing.assert_allclose(short, np.concatenate([np.zeros((1, 3)), plan]), atol=1e-6)
+    ahead = min(policy.model.config.future[-1], policy.chunk)  # type: ignore[union-attr]
+    assert len(long) == 1 + 2 * ahead + policy.chunk
+    np.testing.assert_allclose(long[: 1 + ahead], short[: 1 + ahead], atol=1e-6)
+
+
+def test_a_steered_policy_dreams_unsteered_and_is_steered_again() -> None:
+    policy, motion, seen = dreamer()
+    plain = dream(policy, motion, seen, 1)
+
+    def steer(batch: object) -> Steering:
+        return Steering(cost=lambda sample: sample.action.sum((1, 2)) + 1e3)  # type: ignore[union-attr]
+
+    policy.steer = steer
+    np.testing.assert_array_equal(dream(policy, motion, seen, 1), plain)
+    assert policy.steer is steer
+
+
+def test_what_cannot_dream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, motion, seen = dreamer()
+    with monkeypatch.context() as patched, pytest.raises(WamError, match="policy whose model foresees frames"):
+        patched.setattr(policy, "foresee", lambda *_: None)
+        dream(policy, motion, seen, 1)
+    with pytest.raises(WamError, match="got no state"):
+        dream(policy, motion, replace(seen, state=None), 1)
+    policy.model.action_space = None
+    with pytest.raises(WamError, match="got no rate"):
+        dream(policy, motion, seen, 1)

@@ -57,12 +57,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, kerne
         return scores.softmax(-1).to(v.dtype) @ v
     run = {"flash": _flash, "xformers": _xformers, "flex": _flex}[kernel]
     try:
-        return run(*_alike(q, k, v), mask)
+        return run(*alike(q, k, v), mask)
     except (RuntimeError, NotImplementedError, ValueError, ImportError) as error:
         raise _does_not_run(kernel, q, mask, error) from error
 
 
-def _alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """In one precision: norms give float32 queries and keys where maps give bfloat16 values under autocast."""
     kind = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if not q.is_meta and torch.is_autocast_enabled(q.device.type):

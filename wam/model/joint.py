@@ -29,6 +29,7 @@ from wam.model.visibility import VisibilityTable
 
 if TYPE_CHECKING:
     from wam.model.backbones.interface import Told
+    from wam.model.context_parallel import Peers, Spread
 
 KeysValues = tuple[Tensor, Tensor]
 Sources = tuple[tuple[str, bool], ...]
@@ -100,13 +101,15 @@ def _join(sources: Sources, cached: Mapping[str, KeysValues], own: Mapping[str, 
 class Reading:
     """Who reads what, the same in every layer. experts: by stream, whose expert it runs through. sources, rotaries, masks
     and settled by stream; a mask (L, L') is of the stream's own keys, cached ones first, before which it sees everything, and
-    one (B, 1, L or 1, L') of all keys; settled (B, L) bool: see `StreamInput`."""
+    one (B, 1, L or 1, L') of all keys; settled (B, L) bool: see `StreamInput`. spread: how tokens are dealt to the ranks of a
+    group, of which rotaries and settled are then this one's share; None: they are whole."""
 
     experts: Mapping[str, str]
     sources: Mapping[str, Sources]
     rotaries: Mapping[str, Rotary | None]
     masks: Mapping[str, Tensor | None]
     settled: Mapping[str, Tensor | None]
+    spread: Spread | None = None
 
 
 class JointLayer(nn.Module):
@@ -161,6 +164,8 @@ class JointLayer(nn.Module):
             if settled is not None:
                 modulation[s] = by_token(modulation[s], settled)
             queries[s], key, value = expert.qkv(tokens, modulation[s], reading.rotaries[s])
+            if reading.spread is not None:
+                queries[s], key, value = reading.spread.by_heads(s, queries[s], key, value)
             own[s] = (key, value)
         if keys_only:
             return dict(h), own
@@ -175,6 +180,8 @@ class JointLayer(nn.Module):
             if mask is not None:  # all before a causal stream's own keys are visible
                 mask = F.pad(mask, (keys.shape[2] - mask.shape[-1], 0), value=True)
             attended = attend(queries[s], keys, values, mask=mask, kernel=self.attention)
+            if reading.spread is not None:
+                attended = reading.spread.by_tokens(s, attended)
             updated[s] = self.experts[reading.experts[s]].update(tokens, attended, modulation[s])
         return updated, own
 
@@ -200,6 +207,8 @@ class JointTransformer(nn.Module):
 
     pretrained: `depth` layers by stream that come as they are. shared: streams that run through another's experts.
     attention: the kernel. checkpointing: keep no layer's inside for the backward pass, which computes it again.
+    peers: ranks among which tokens are dealt inside the layers (`wam.model.context_parallel`). All of them have to call, with
+    the same windows; a cache then holds each rank's own heads.
     """
 
     def __init__(
@@ -218,7 +227,8 @@ class JointTransformer(nn.Module):
     ) -> None:
         super().__init__()
         check_kernel(attention)
-        self.depth, self.shared = depth, dict(shared or {})
+        self.depth, self.heads, self.shared = depth, heads, dict(shared or {})
+        self.peers: Peers | None = None
         self.experts = nn.ModuleDict(
             {
                 stream: nn.ModuleList(
@@ -268,7 +278,9 @@ class JointTransformer(nn.Module):
         """
         keep_cache |= cache_only
         context = context or {}
-        h = {s: given.h for s, given in streams.items()}
+        spread = None if self.peers is None else self.peers.spread(streams)
+        dealt = streams if spread is None else spread.own(streams)
+        h = {s: given.h for s, given in dealt.items()}
         present = tuple(dict.fromkeys([*context, *streams]))
         kept = {s: StreamCache(frames=g.frames, there=g.there) for s, g in streams.items()} if keep_cache else {}
         conditions = {
@@ -278,12 +290,13 @@ class JointTransformer(nn.Module):
         reading = Reading(
             experts={s: self.shared.get(s, s) for s in streams},
             sources={s: self._sources(s, table, present) for s in streams},
-            rotaries={s: given.rotary for s, given in streams.items()},
+            rotaries={s: given.rotary for s, given in dealt.items()},
             masks={
                 s: self._whole(s, streams, table, context, self._mask(s, given, table, context, window))
                 for s, given in streams.items()
             },
-            settled={s: given.settled for s, given in streams.items()},
+            settled={s: given.settled for s, given in dealt.items()},
+            spread=spread,
         )
         for number, step in enumerate(self.steps):
             cached = {s: cache.layers[number] for s, cache in context.items()}
@@ -291,7 +304,7 @@ class JointTransformer(nn.Module):
             h, own = cast(JointLayer, step).run(h, conditions, cached, reading, last)
             for s in kept:
                 kept[s].layers.append(own[s])
-        return h, kept
+        return h if spread is None else spread.whole(h), kept
 
     @staticmethod
     def _sources(stream: str, table: VisibilityTable, present: tuple[str, ...]) -> Sources:

@@ -94,7 +94,8 @@ class TrainConfig:
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
 
     batch_size: windows of a step's part, over all ranks. sharding: `fsdp2` spreads weights, gradients and optimizer state over
-    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself. compile: the repeated
+    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself. context_parallel: how many neighbouring ranks
+    have the same windows and a share each of their tokens (`wam.model.context_parallel`). compile: the repeated
     layers, by torch.compile, which takes a minute at the start and is worth it on an accelerator.
     """
 
@@ -114,6 +115,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     threads: int = 0
     sharding: Literal["none", "fsdp2"] = "none"
+    context_parallel: int = 1
     compile: bool = False
     ema: float = 0.995
     log_every: int = 10
@@ -152,4 +154,6 @@ class TrainConfig:
                 got=f"{self.batch_size} and {self.accumulate}",
                 do="raise them",
             )
+        if self.context_parallel < 1:
+            raise expected("context_parallel of 1 or more", got=self.context_parallel, do="set 1 to leave it out")
         self.model.validate()

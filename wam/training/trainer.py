@@ -1,6 +1,6 @@
 """The one trainer: every stage, on accelerate, from one CPU to many accelerators.
 
-Each step's random draws come from a generator seeded by (seed, step, rank), and the sampler's order from its seed alone,
+Each step's random draws come from a generator seeded by (seed, step, share), and the sampler's order from its seed alone,
 so a resumed run equals an uninterrupted one bit for bit on a CPU.
 """
 
@@ -34,7 +34,7 @@ from wam.training.config import TrainConfig
 from wam.training.ema import Ema
 from wam.training.memory import keep_freed_memory
 from wam.training.optimizer import make_optimizers
-from wam.training.ranks import agree, part_number, share_flags
+from wam.training.ranks import agree, part_number, share_flags, take_place
 from wam.training.schedule import learning_rate
 from wam.training.sharding import optimizer_like, shard, spread_again, wants_shards, whole
 from wam.training.stage import BetweenSteps, Stage, StageMaker, make_stage
@@ -125,15 +125,11 @@ class Trainer:
                 got="FSDP2, which shards them",
                 do="set `optimizer.kind=adamw`, or train data-parallel",
             )
+        self.place = take_place(stage.module, self.accelerator, context_parallel=config.context_parallel)
         self.losses, self.optimizers = self._spread(_Losses(stage))
         self.ema = Ema(stage.module, decay=config.ema)
-        accelerator = self.accelerator
-        self.sampler = ResumableSampler(
-            stage.mixture,
-            seed=config.seed,
-            rank=accelerator.process_index,
-            ranks=accelerator.num_processes,
-        )
+        share, shares = self.place.share, self.place.shares
+        self.sampler = ResumableSampler(stage.mixture, seed=config.seed, rank=share, ranks=shares)
         self.step, self.total, self.seconds = 0, config.steps, 0.0
         self._stop, self._signal = 0, 0  # the signal that all ranks stop for; the one that this rank was sent
         self._recent: list[float] = []
@@ -236,7 +232,7 @@ class Trainer:
 
     def _draw_seed(self, part: int) -> int:
         c = self.config
-        path = (c.seed, self.step, part_number(part, self.accelerator), 0)
+        path = (c.seed, self.step, part_number(part, self.place), 0)
         return hash(path) & 0x7FFFFFFFFFFFFFFF  # hashes of integer tuples do not depend on the process
 
     def _guard(self, value: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, ParallelismConfig
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp import CPUOffloadPolicy
 
@@ -19,6 +19,7 @@ SHARDED = {
     "fsdp2-zero2": (False, False),
     "fsdp2-offload": (True, True),
     "fsdp2-nodes": (True, False),
+    "fsdp2-context": (True, False),
 }
 
 
@@ -59,6 +60,15 @@ def test_a_sharded_launch_tells_the_trainer_how(name: str, monkeypatch: pytest.M
     assert plugin.fsdp_version == 2
     assert plugin.reshard_after_forward is reshard
     assert isinstance(plugin.cpu_offload, CPUOffloadPolicy) is offload
+
+
+def test_a_launch_says_how_many_share_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(path for path in CONFIGS if path.stem == "fsdp2-context")
+    args = launched(path, "--main_process_ip", "10.0.0.1", "--main_process_port", "29500")
+    monkeypatch.setattr("os.environ", {**os.environ, **prepare_multi_gpu_env(args)})
+    assert os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] == "true"
+    told = ParallelismConfig()
+    assert (told.cp_size, told.total_size) == (2, args.num_processes)
 
 
 def test_many_nodes_are_one_line_each() -> None:

@@ -35,14 +35,14 @@ def test_accelerate_reads_the_file(path: Path) -> None:
     assert isinstance(found, ClusterConfig)
     assert found.mixed_precision == "bf16"
     assert found.num_processes == {"one-gpu": 1, "fsdp2-nodes": 512}.get(path.stem, 8)
-    assert found.distributed_type == (
-        DistributedType.NO
-        if path.stem == "one-gpu"
-        else DistributedType.FSDP
-        if path.stem in SHARDED
-        else DistributedType.MULTI_GPU
-    )
-    assert set(SHARDED) | {"one-gpu", "ddp"} == {path.stem for path in CONFIGS}
+    kinds = {
+        "one-gpu": DistributedType.NO,
+        "ddp": DistributedType.MULTI_GPU,
+        "deepspeed-zero2": DistributedType.DEEPSPEED,
+        **dict.fromkeys(SHARDED, DistributedType.FSDP),
+    }
+    assert found.distributed_type == kinds[path.stem]
+    assert set(kinds) == {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize("name", SHARDED)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,12 @@ from wam.training.trainer import train
 ROOT = Path(__file__).parents[2]
 
 
-def launch(module: str, *words: str | Path) -> None:
-    """Two processes of a module, by torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+
+def launch(module: str, *words: str | Path, launcher: Sequence[str] = TORCHRUN) -> None:
+    """Two processes of a module, by torchrun if no other launcher is named."""
+    command = [sys.executable, "-m", *launcher, module]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [*command, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment
@@ -144,7 +148,7 @@ class TestSharded:
             train(run_config(toy, tmp_path / "run", 1, sharding="fsdp2"))
 
     def test_muon_wants_whole_matrices(self, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("wam.training.trainer.wants_shards", lambda *_: True)
+        monkeypatch.setattr("wam.training.spread.wants_shards", lambda *_: True)
         config = run_config(toy, tmp_path / "run", 1, sharding="fsdp2")
         config.optimizer.kind = "muon"
         with pytest.raises(WamError, match="whole matrices"):

@@ -94,9 +94,10 @@ class TrainConfig:
     a CPU, where it is fifty times slower. tracker: tensorboard, wandb, trackio or none.
 
     batch_size: windows of a step's part, over all ranks. sharding: `fsdp2` spreads weights, gradients and optimizer state over
-    the ranks, as a launch with configs/accelerate/fsdp2*.yaml does by itself. context_parallel: how many neighbouring ranks
-    have the same windows and a share each of their tokens (`wam.model.context_parallel`). compile: the repeated
-    layers, by torch.compile, which takes a minute at the start and is worth it on an accelerator.
+    the ranks, `zero1` the optimizer state alone and `zero2` gradients too, by DeepSpeed; a launch with one of
+    configs/accelerate/*.yaml does so by itself. context_parallel: how many neighbouring ranks have the same windows and a
+    share each of their tokens (`wam.model.context_parallel`). compile: the repeated layers, by torch.compile, which takes
+    a minute at the start and is worth it on an accelerator.
     """
 
     output: str = "runs/train"
@@ -114,7 +115,7 @@ class TrainConfig:
     accumulate: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     threads: int = 0
-    sharding: Literal["none", "fsdp2"] = "none"
+    sharding: Literal["none", "fsdp2", "zero1", "zero2"] = "none"
     context_parallel: int = 1
     compile: bool = False
     ema: float = 0.995

@@ -15,13 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
-from torch import nn
 
 from wam.contracts import Batch, WamError, expected
 from wam.data.courier import Courier
@@ -33,10 +28,10 @@ from wam.settings import save_settings, to_plain
 from wam.training.config import TrainConfig
 from wam.training.ema import Ema
 from wam.training.memory import keep_freed_memory
-from wam.training.optimizer import make_optimizers
 from wam.training.ranks import agree, part_number, share_flags, take_place
 from wam.training.schedule import learning_rate
-from wam.training.sharding import optimizer_like, shard, spread_again, wants_shards, whole
+from wam.training.sharding import optimizer_like, spread_again, whole
+from wam.training.spread import make_accelerator, spread
 from wam.training.stage import BetweenSteps, Stage, StageMaker, make_stage
 from wam.training.state import (
     last_checkpoint,
@@ -66,21 +61,6 @@ class InterruptedRunError(WamError):
     """A signal stopped the run after its state was saved."""
 
 
-class _Losses(nn.Module):
-    """The stage behind a forward method, so that accelerate's wrappers (DDP, FSDP, autocast) see every use."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self.module = stage.module
-        self._stage = [stage]  # in a list: the stage is no submodule
-
-    def forward(self, batch: Batch | None, generator: torch.Generator | None) -> dict[str, Any]:
-        """The losses of a batch; without one, the stage's figures on held-out data."""
-        if batch is None or generator is None:
-            return self._stage[0].check()
-        return self._stage[0].losses(batch, generator=generator)
-
-
 def train(
     config: TrainConfig, *, resume: bool = True, stage: Stage | None = None, make: StageMaker = make_stage
 ) -> TrainResult:
@@ -98,52 +78,18 @@ def train(
 
 class Trainer:
     def __init__(self, config: TrainConfig, stage: Stage) -> None:
-        if config.precision == "fp16" and not torch.cuda.is_available():
-            raise expected("precision fp32 or bf16 on a CPU", got="fp16", do="set `precision=bf16`")
         self.config, self.stage, self.run_folder = config, stage, Path(config.output)
-        AcceleratorState._reset_state()  # accelerate keeps one precision per process; each run here has its own
-        self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-            gradient_accumulation_steps=config.accumulate,
-            cpu=not torch.cuda.is_available(),
-            log_with=None if config.tracker == "none" else config.tracker,
-            kwargs_handlers=[  # conditionals drop streams
-                DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
-            ],
-            project_config=ProjectConfiguration(project_dir=str(self.run_folder), logging_dir=str(self.run_folder)),
-        )
-        kind = self.accelerator.distributed_type
-        if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not self.accelerator.is_fsdp2):
-            raise expected(
-                "data-parallel training or FSDP2", got=kind.value, do="launch with one of configs/accelerate/*.yaml"
-            )
+        self.accelerator = make_accelerator(config)
         compile_blocks(stage.module, config.compile)
-        self.sharded = wants_shards(config.sharding, self.accelerator)
-        if config.optimizer.kind != "adamw" and self.sharded:
-            raise expected(
-                f"whole matrices on every process for {config.optimizer.kind}",
-                got="FSDP2, which shards them",
-                do="set `optimizer.kind=adamw`, or train data-parallel",
-            )
         self.place = take_place(stage.module, self.accelerator, context_parallel=config.context_parallel)
-        self.losses, self.optimizers = self._spread(_Losses(stage))
+        self.spread = spread(stage, config, self.accelerator)
+        self.losses, self.optimizers, self.sharded = self.spread.losses, self.spread.optimizers, self.spread.sharded
         self.ema = Ema(stage.module, decay=config.ema)
         share, shares = self.place.share, self.place.shares
         self.sampler = ResumableSampler(stage.mixture, seed=config.seed, rank=share, ranks=shares)
         self.step, self.total, self.seconds = 0, config.steps, 0.0
         self._stop, self._signal = 0, 0  # the signal that all ranks stop for; the one that this rank was sent
         self._recent: list[float] = []
-
-    def _spread(self, losses: _Losses) -> tuple[nn.Module, list[Any]]:
-        """The step's module and its optimizers on this run's device or devices."""
-        if not self.sharded:
-            prepared, *optimizers = self.accelerator.prepare(
-                losses, *make_optimizers(losses.module, self.config.optimizer)
-            )
-            return prepared, optimizers
-        shard(losses, self.accelerator, precision=self.config.precision)
-        optimizers = make_optimizers(losses.module, self.config.optimizer)
-        return losses, [self.accelerator.prepare_optimizer(o, device_placement=False) for o in optimizers]
 
     # the loop ---------------------------------------------------------------------------------------------------
 
@@ -240,6 +186,8 @@ class Trainer:
         recent = sorted(self._recent)
         if not math.isfinite(value):
             trouble = f"loss {value}"
+        elif self.spread.left_out:
+            trouble = "a gradient that is not"
         elif len(recent) >= 50 and value > 20 * recent[len(recent) // 2] + 1:
             trouble = f"loss {value:.3g} against a median of {recent[len(recent) // 2]:.3g} before it"
         else:
@@ -316,12 +264,12 @@ class Trainer:
         folder = step_folder(self.run_folder, self.step)
         self.accelerator.wait_for_everyone()
         seconds = self.seconds + time.perf_counter() - begun
-        if self.sharded or self._main:
+        if self.spread.saved_together or self._main:
             save_training(
                 folder / "training",
                 weights=self.stage.module.state_dict(),
                 averaged=self.ema.tensors,
-                optimizers=self._bare_optimizers(),
+                optimizers=self.spread.kept,
                 state={
                     "step": self.step,
                     "total": self.total,
@@ -350,17 +298,12 @@ class Trainer:
             self.seconds += time.perf_counter() - begun
         return folder
 
-    def _bare_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
-
     def _resume(self) -> int:
         folder = last_checkpoint(self.run_folder)
         if folder is None:
             return 0
         own = {"weights": self.stage.module.state_dict(), "averaged": self.ema.tensors}
-        tensors, state = load_training(
-            folder / "training", like={**own, "optimizer": optimizer_like(self._bare_optimizers())}
-        )
+        tensors, state = load_training(folder / "training", like={**own, "optimizer": optimizer_like(self.spread.kept)})
         try:
             self.stage.module.load_state_dict(tensors["weights"])
         except RuntimeError as error:
@@ -369,7 +312,7 @@ class Trainer:
                 got="another model",
                 do="name another output or restore the config the run was started with",
             ) from error
-        restore_optimizers(self._bare_optimizers(), tensors["optimizer"], state["optimizer"])
+        restore_optimizers(self.spread.kept, tensors["optimizer"], state["optimizer"])
         self.ema.load(tensors["averaged"], state["ema_updates"])
         self.sampler.load_state_dict(state["sampler"])
         self.step, self.seconds, self._recent = state["step"], state["seconds"], state["recent"]

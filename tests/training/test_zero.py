@@ -171,6 +171,10 @@ class TestRefused:
         with pytest.raises(WamError, match="one way to spread"):
             make_accelerator(run_config(toy, tmp_path, 2, sharding="fsdp2"))
 
+    def test_shared_windows(self, toy: Path, tmp_path: Path) -> None:
+        with pytest.raises(WamError, match="whole windows on each rank"):
+            make_accelerator(run_config(toy, tmp_path, 2, sharding="zero2", context_parallel=2))
+
     def test_fp16(self, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         with pytest.raises(WamError, match="bf16 under DeepSpeed"):

@@ -85,9 +85,10 @@ def test_a_steered_policy_dreams_unsteered_and_is_steered_again() -> None:
 
 def test_what_cannot_dream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, motion, seen = dreamer()
-    with monkeypatch.context() as patched, pytest.raises(WamError, match="policy whose model foresees frames"):
+    with monkeypatch.context() as patched:
         patched.setattr(policy, "foresee", lambda *_: None)
-        dream(policy, motion, seen, 1)
+        with pytest.raises(WamError, match="policy whose model foresees frames"):
+            dream(policy, motion, seen, 1)
     with pytest.raises(WamError, match="got no state"):
         dream(policy, motion, replace(seen, state=None), 1)
     policy.model.action_space = None

@@ -111,7 +111,7 @@ class OccupancyConfig:
     colour_weight: float = 0.0
     distance_weight: float = 0.0
     distance_reach: float = 0.1
-    rows: int = 12
+    rows: int = 10
     grid: VoxelConfig = field(default_factory=VoxelConfig)
     cell: int = 4
     cell_width: int = 32

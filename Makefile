@@ -121,8 +121,8 @@ delay: setup
 	mkdir -p runs/bench
 	$(BIN)/wam eval delay runs/astray --config configs/eval/delay.yaml --json runs/bench/delay.json
 
-# The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its ACT
-# beside ours, and the plugin by which our policies act through it.
+# The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its
+# policies beside ours, and the plugin by which our policies act through it.
 LEROBOT_PYTHON ?= python3.12
 LEROBOT := .venv-lerobot/bin
 PLUGIN := tools/lerobot_policy_wam
@@ -136,7 +136,7 @@ test-lerobot: .venv-lerobot/.installed
 
 .venv-lerobot/.installed: pyproject.toml $(PLUGIN)/pyproject.toml $(PLUGIN)/constraints.txt
 	$(LEROBOT_PYTHON) -m venv .venv-lerobot
-	$(LEROBOT)/pip install -q -c $(PLUGIN)/constraints.txt -e . -e '$(PLUGIN)[test]' 'lerobot[dataset]==0.6.1'
+	$(LEROBOT)/pip install -q -c $(PLUGIN)/constraints.txt -e . -e '$(PLUGIN)[test]' 'lerobot[dataset,diffusion,smolvla]==0.6.1'
 	touch $@
 
 # The real openpi-client, in a Python of its own since it pins numpy below 2, drives episodes against `wam serve`.

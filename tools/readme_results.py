@@ -66,6 +66,7 @@ COUNTED = {
     "kept_out": " chunks",
     "chunks": " chunks",
     "episodes": " episodes",
+    **{name: " repeats" for name in ("turns", "diffusion_turns", "smolvla_turns")},
 }
 """By count or figure: what the others count, where that is not windows."""
 
@@ -189,8 +190,15 @@ ROWS = (
         says="a chunk of the student (random weights, ONNX) over its teacher's in ten steps"),
     at_most(source="latency", figure="p99_ms", target=10, unit=" ms",
             says="a chunk of the student (random weights, ONNX), 99th percentile of 1000"),
-    Row(source="lerobot-act", figure="act_over_student", target=2, digits=1, unit="×",
+    Row(source="lerobot-act", figure="act_over_student", target=2, n="turns", digits=1, unit="×",
         says="a chunk of LeRobot's ACT (default size) over one of the student, both in torch through lerobot (random weights)"),
+    *(Row(source="lerobot-act", figure=f"{kind}_over_student", n=f"{kind}_turns", digits=0, unit="×",
+          says=f"a chunk of LeRobot's {name} (default size, random weights) over one of the student, as above")
+      for kind, name in (("diffusion", "Diffusion Policy"), ("smolvla", "SmolVLA"))),
+    *(Row(source="lerobot-act", figure=f"{kind}_ms", n=f"{kind}_turns" if kind in ("diffusion", "smolvla") else "turns",
+          digits=1, unit=" ms", says=f"a chunk of {name}, through lerobot, one thread")
+      for kind, name in (("student", "the student"), ("act", "ACT"), ("diffusion", "Diffusion Policy"),
+                         ("smolvla", "SmolVLA"))),
     at_most(source="server", figure="overhead_ms_p50", says="a chunk from the server over a direct call, loopback, median",
             target=2, unit=" ms"),
     at_most(source="server", figure="fairness", says="32 clients: slowest over median", target=1.5, unit="×"),

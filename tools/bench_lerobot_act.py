@@ -9,8 +9,8 @@ thread of torch in one process, in turns. ACT has its default size (ResNet-18, w
 scale by; beside it, ACT with the student's chunk, and the student in ONNX where onnxruntime is installed. Weights are random,
 which cost the same; with --run the student is a distilled one. Exits with status 1 if the figure misses its target.
 
-Diffusion Policy and SmolVLA take seconds a chunk, so each has a few turns of its own with the student after those. Both have
-their default sizes; what the packages beside lerobot lack is named under `left_out`. Diffusion Policy looks at two moments and
+Diffusion Policy and SmolVLA take seconds to a minute a chunk, so each has few turns of its own with the student after those.
+Both have their default sizes; what the packages beside lerobot lack is in `left_out`. Diffusion Policy looks at two moments and
 denoises in 100 steps. SmolVLA is float32, as LeRobot makes it without pretrained weights: its language model has the shapes of
 SmolVLM2-500M, and its tokenizer is trained on the one sentence, so a word is one token, as most are of the published one.
 """

@@ -15,6 +15,7 @@ import torch
 from wam.contracts import Observation, expected
 from wam.control.keep_out import Box, LinearMotion, Side
 from wam.control.wam_policy import WamPolicy
+from wam.model.wam import WorldActionModel
 
 
 def dreamed_way(
@@ -30,37 +31,43 @@ def dreamed_way(
     `motion` the hand. place, velocity: of the hand in the state, metres and metres a second. hops: how often frames are
     dreamed before the last chunk; each goes as far ahead as the model's last frame. The policy forgets what it was shown.
 
-    Raises WamError if the policy dreams no frames, sees no state, or does not know its rate.
+    Raises WamError if the policy's model foresees no frames, sees no state, or does not know its rate.
     """
-    space = policy.model.action_space
-    if seen.state is None or space is None:
+    model = policy.model
+    if not isinstance(model, WorldActionModel) or "future" not in model.config.streams:
+        raise expected("a policy whose model foresees frames", got="one that does not", do="name the side")
+    if seen.state is None or model.action_space is None:
         raise expected(
             "a state with the hand's place, and actions of a known rate",
             got="no state" if seen.state is None else "no rate",
             do="give the robot's state, and train on data that tell their action space",
         )
+    rate_hz, felt = model.action_space.rate_hz, np.array(seen.state, np.float32)
+    ahead = min(model.config.future[-1], policy.chunk)
+    way = [felt[None, place]]
     steer, policy.steer = policy.steer, None
-    way = [np.asarray(seen.state, np.float32)[place]]
     try:
-        for hop in range(hops + 1):
-            chunk = policy.act([seen])
-            state = torch.from_numpy(np.asarray(seen.state, np.float32))[None]
-            led = motion.way(state[:, place], state[:, velocity], torch.from_numpy(chunk))[0].numpy()
-            if hop == hops:
-                return np.stack([*way, *led])
-            frames = policy.foresee(seen, chunk[0])
-            if frames is None:
-                raise expected("a policy whose model foresees frames", got="one that does not", do="choose the side")
-            ahead = min(policy.model.config.future[-1], len(led))  # type: ignore[union-attr]
-            way += list(led[:ahead])
-            felt = np.array(seen.state, np.float32)
-            felt[place], felt[velocity] = led[ahead - 1], (led[ahead - 1] - led[ahead - 2]) * space.rate_hz
+        for _ in range(hops):
+            chunk, led = _led(policy, motion, seen, place, velocity)
+            frames = policy.foresee(seen, chunk)
+            assert frames is not None  # of a model with a future
+            way.append(led[:ahead])
+            felt = felt.copy()
+            felt[place], felt[velocity] = led[ahead - 1], (led[ahead - 1] - led[ahead - 2]) * rate_hz
             images = {name: frames[view, -1] for view, name in enumerate(policy.cameras)}
             seen = replace(seen, images=images, state=felt)
+        return np.concatenate([*way, _led(policy, motion, seen, place, velocity)[1]])
     finally:
         policy.steer = steer
         policy.reset()
-    raise AssertionError("the last hop returns")
+
+
+def _led(
+    policy: WamPolicy, motion: LinearMotion, seen: Observation, place: slice, velocity: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """The policy's chunk (K, A), and where it leads the hand (K, 3)."""
+    chunk, state = policy.act([seen]), torch.from_numpy(np.asarray(seen.state, np.float32))[None]
+    return chunk[0], motion.way(state[:, place], state[:, velocity], torch.from_numpy(chunk))[0].numpy()
 
 
 def outer_side(way: np.ndarray, box: Box) -> Side:

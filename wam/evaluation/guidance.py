@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,8 +34,9 @@ PLACE, VELOCITY = slice(0, 3), slice(4, 7)  # of the hand, in Meta-World's state
 @dataclass(kw_only=True)
 class GuidanceEvaluateConfig:
     """starts: unseen ones of each task. side: of the box, metres. at: where on the plain hand's way it stands, as a share of
-    its length. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of `wam.model.steering.Steering`. hops: of
-    the dream that tells the side to pass on. output: empty: evaluation/guidance of the run."""
+    its length. passing: on the side that is `dreamed`, in so many hops (`wam.control.passing`), on the one that is `nearest` to
+    each chunk, or always on one. execute, max_steps, policy_steps: as in `wam eval`. descent, reach: of
+    `wam.model.steering.Steering`. output: empty: evaluation/guidance of the run."""
 
     environments: list[str] = field(default_factory=list)
     starts: int = 20
@@ -42,6 +44,7 @@ class GuidanceEvaluateConfig:
     side: float = 0.06
     at: float = 0.4
     margin: float = 0.015
+    passing: Literal["dreamed", "nearest", "-x", "-y", "+x", "+y", "+z"] = "dreamed"
     execute: int = 6
     max_steps: int = 200
     policy_steps: int = 1
@@ -97,10 +100,8 @@ def evaluate(run: Path, config: GuidanceEvaluateConfig, *, say: Callable[[str], 
                 if box is None:
                     unmeasured += 1
                     continue
-                dreamed = dreamed_way(
-                    policy, motion, plain.plans[0].seen, place=PLACE, velocity=VELOCITY, hops=config.hops
-                )
-                policy.steer = _steer(box, outer_side(dreamed, box), motion, config)
+                side = _side(box, policy, motion, plain.plans[0].seen, config)
+                policy.steer = _steer(box, side, motion, config)
                 entering = [plan for plan in plain.plans if enters(plan.way, box)]
                 late += sum(not enters(again(environment, policy, plan, config), box) for plan in entering)
                 steered = drive(environment, policy, start, sentence, config)
@@ -145,7 +146,18 @@ def learned_motion(trained: TrainConfig) -> LinearMotion:
     return LinearMotion.fit(states[..., PLACE], now.action.numpy(), states[:, 0, VELOCITY])
 
 
-def _steer(box: Box, side: Side, motion: LinearMotion, config: GuidanceEvaluateConfig) -> Callable[[Batch], Steering]:
+def _side(
+    box: Box, policy: WamPolicy, motion: LinearMotion, seen: Observation, config: GuidanceEvaluateConfig
+) -> Side | None:
+    if config.passing == "dreamed":
+        way = dreamed_way(policy, motion, seen, place=PLACE, velocity=VELOCITY, hops=config.hops)
+        return outer_side(way, box)
+    return None if config.passing == "nearest" else config.passing
+
+
+def _steer(
+    box: Box, side: Side | None, motion: LinearMotion, config: GuidanceEvaluateConfig
+) -> Callable[[Batch], Steering]:
     def steer(batch: Batch) -> Steering:
         assert batch.state is not None
         start, velocity = batch.state[:, PLACE], batch.state[:, VELOCITY]

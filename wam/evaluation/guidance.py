@@ -161,7 +161,8 @@ def _steer(
     def steer(batch: Batch) -> Steering:
         assert batch.state is not None
         start, velocity = batch.state[:, PLACE], batch.state[:, VELOCITY]
-        cost = keep_out([box] * batch.size, motion, start, velocity, margin=config.margin, sides=[side] * batch.size)
+        sides = None if side is None else [side] * batch.size
+        cost = keep_out([box] * batch.size, motion, start, velocity, margin=config.margin, sides=sides)
         return Steering(cost=cost, steps=config.descent, reach=config.reach)
 
     return steer

@@ -252,9 +252,10 @@ def test_imagined_frames_have_no_state_and_are_no_frames_of_the_dataset(
     assert rows.seen.size == rows.answers.size == 12
     assert rows.seen.state is None
     assert rows.seen.images.shape == (12, 2, 1, 16, 16, 3)
-    batch, chunk, _ = rows.draw(5, generator=torch.Generator().manual_seed(0))
-    assert batch.size == 5
-    assert chunk.shape == (5, 8, 2)
+    drawn = rows.draw(5, generator=torch.Generator().manual_seed(0))
+    assert drawn.batch.size == 5
+    assert drawn.chunk.shape == (5, 8, 2)
+    assert not drawn.settled.any()
 
 
 class TestOnPolicy:

@@ -5,7 +5,8 @@ teacher_actions   the teacher's chunks for the dataset's frames, random play tol
 imagined          the teacher's chunks for frames that it imagined after pushed actions
 features          the teacher's context: what modulates its actions
 flow              a flow head's map between points of the teacher's denoising path
-on_policy         the teacher's chunks for frames that the student itself came to (DAgger, Ross et al. 2011)
+on_policy         the teacher's chunks for frames that the student itself came to (DAgger, Ross et al. 2011); where its chunks
+                  come late, what the teacher did once they were there
 continued         the dataset's own actions, going on from those that went before (`student.prefix`, see `wam.model.prefix`)
 """
 
@@ -55,7 +56,8 @@ class OnPolicyConfig:
     """rounds: how often the student drives, at even distances over training. episodes: of each environment, each round.
     environments: those of the dataset where none is named. execute: actions of each chunk; max_steps: of an episode.
     share: rows of what it saw in a batch, for each row of the dataset, from the first round on to the end of training.
-    steps: of a flow head's sampling while it drives."""
+    steps: of a flow head's sampling while it drives. late: ticks that its chunks take at most; an episode draws its own
+    number, and the student goes on from what is settled by then (`student.prefix`)."""
 
     rounds: int = 2
     episodes: int = 5
@@ -64,6 +66,7 @@ class OnPolicyConfig:
     max_steps: int = 150
     share: tuple[float, float] = (0.25, 0.5)
     steps: int = 1
+    late: int = 0
 
 
 @dataclass(kw_only=True)
@@ -151,4 +154,16 @@ class DistillConfig:
                 f"on_policy.execute from 1 to the chunk's {self.student.chunk}",
                 got=self.on_policy.execute,
                 do="execute fewer actions, or train a longer chunk",
+            )
+        if not 0 <= self.on_policy.late <= min(self.student.prefix, self.student.chunk // 2):
+            raise expected(
+                f"on_policy.late from 0 to student.prefix ({self.student.prefix}) and half the chunk's {self.student.chunk}",
+                got=self.on_policy.late,
+                do="lower it, or train a longer chunk and prefix",
+            )
+        if self.on_policy.late and self.paired:
+            raise expected(
+                "on_policy.late=0 of a student that is handed thoughts",
+                got=self.on_policy.late,
+                do="set student.thought.kind=none",
             )

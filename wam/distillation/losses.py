@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wam.contracts import Batch, expected
+from wam.distillation.rows import Drawn
 from wam.distillation.teacher import Answers
 from wam.model.chunk_heads import FlowHead
 from wam.model.student import Student
@@ -68,14 +69,30 @@ def _shown(student: Student, batch: Batch, loss: str) -> tuple[Tensor, Tensor]:
 
 
 def chunks(
-    student: Student, z: Tensor, chunk: Tensor, *, useful: Tensor | None = None, generator: torch.Generator
+    student: Student,
+    z: Tensor,
+    chunk: Tensor,
+    *,
+    useful: Tensor | None = None,
+    settled: Tensor | None = None,
+    generator: torch.Generator,
 ) -> Tensor:
-    """The teacher's chunks (B, K, A), normalised, of which the student's K first steps are compared."""
+    """The teacher's chunks (B, K, A), normalised, of which the student's K first steps are compared, but not those that are
+    settled (B, K)."""
     chunk = chunk[:, : student.config.chunk].to(z.device)
     mask = torch.ones(chunk.shape[:2], device=z.device)
     if useful is not None:
         mask = mask * useful.to(z.device)[:, None]
+    if settled is not None:
+        mask = mask * ~settled[:, : chunk.shape[1]].to(z.device)
     return student.head.loss(z, chunk, mask, generator=generator)
+
+
+def beyond(student: Student, joined: Tensor, drawn: Drawn, *, generator: torch.Generator) -> Tensor:
+    """The same for rows beyond the dataset's: the student took in `joined` (B, width), and goes on from what is settled."""
+    settled = drawn.settled.to(joined.device)
+    z = student.going_on(joined, drawn.chunk.to(joined), settled) if settled.any() else student.trunk(joined)
+    return chunks(student, z, drawn.chunk, settled=settled, generator=generator)
 
 
 def teacher_actions(student: Student, seen: Seen, *, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,9 @@
 
 A round is what the weights of one step do from starts of their own, so it repeats: a resumed run reads the rounds that are
 on disk and drives only those that are not. A round that other weights drove is driven anew.
+
+With `late`, its chunks come some ticks after what they were planned from, as on a robot that does not wait, and go on from
+what is settled. The teacher, who is never late, is asked at what was seen when they came (`wam.distillation.rows.Late`).
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import numpy as np
 import torch
 
 from wam.contracts import Observation, expected
+from wam.control.continuation import Continuation, planned
 from wam.control.policy import Policy
 from wam.control.wam_policy import WamPolicy, to_batch
 from wam.distillation.config import OnPolicyConfig
-from wam.distillation.rows import Rows
+from wam.distillation.rows import Late, Rows
 from wam.distillation.teacher import Teacher
 from wam.model.student import Student
 from wam.progress import Progress
@@ -31,27 +35,55 @@ from wam.simulation.record import FIRST_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drive:
-    """seen: what an episode's chunks were planned from; success: whether the task was done."""
+class Planned:
+    """seen: what a chunk was planned from; before (R, A): the actions that were carried out until it came; over: what was seen
+    then."""
 
-    seen: list[Observation]
+    seen: Observation
+    before: np.ndarray
+    over: Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """plans: of an episode, but for one that never came; success: whether the task was done."""
+
+    plans: list[Planned]
     success: bool
 
 
-def drive(environment: Environment, policy: Policy, *, start: int, sentence: str, config: OnPolicyConfig) -> Drive:
-    """One episode, told a sentence."""
+def drive(
+    environment: Environment, policy: Policy, *, start: int, sentence: str, config: OnPolicyConfig, late: int = 0
+) -> Drive:
+    """One episode, told a sentence. late: ticks that a chunk takes, but for the first, for which the robot waits."""
     policy.reset()
-    now, planned, steps = environment.reset(start), [], 0
-    while True:
-        told = replace(now, instruction=sentence)
-        planned.append(told)
-        actions = policy.act([told])[0, : config.execute]
+    steps, success = 0, False
+
+    def carry_out(actions: np.ndarray) -> Observation | None:
+        """What is seen after them; None where the episode is over."""
+        nonlocal steps, success
         for number, action in enumerate(actions):
             result = environment.step(action, render=number == len(actions) - 1)
             steps += 1
             if result.success or result.done or steps >= config.max_steps:
-                return Drive(seen=planned, success=result.success)
-        now = result.observation or environment.observe()
+                success = result.success
+                return None
+        return replace(result.observation or environment.observe(), instruction=sentence)
+
+    now: Observation | None = replace(environment.reset(start), instruction=sentence)
+    plans: list[Planned] = []
+    between = max(late, min(config.execute, policy.chunk - late))
+    left = np.zeros((0, environment.action_space.dim))
+    while now is not None:
+        before = left[:late]
+        chunk = planned(policy, now, Continuation(actions=left, delay=late, method="prefix") if len(before) else None)
+        over = carry_out(before) if len(before) else now
+        if over is None:
+            break
+        plans.append(Planned(seen=now, before=before, over=over))
+        now = carry_out(chunk[len(before) : between]) if len(before) < between else over
+        left = chunk[between:]
+    return Drive(plans=plans, success=success)
 
 
 class Rounds:
@@ -128,12 +160,32 @@ class Rounds:
                     luck = np.random.default_rng([self.seed, number, episode, zlib.crc32(name.encode())])
                     sentence = self.sentences[name][int(luck.integers(len(self.sentences[name])))]
                     start = int(luck.integers(FIRST_SEED, 2**31))
-                    drives.append(drive(environment, policy, start=start, sentence=sentence, config=c))
+                    late = int(luck.integers(c.late + 1)) if c.late else 0
+                    drives.append(drive(environment, policy, start=start, sentence=sentence, config=c, late=late))
                     bar.update(len(drives))
                 environment.close()
-        seen = to_batch([one for found in drives for one in found.seen], self.cameras)
-        answers = self.teacher.answer(seen, seed=self.teacher.config.seed + 7919 * (number + 1))
-        return Rows(seen=seen, answers=answers), float(np.mean([found.success for found in drives]))
+        rows = self._judged(student, [plan for found in drives for plan in found.plans], number)
+        return rows, float(np.mean([found.success for found in drives]))
+
+    def _judged(self, student: Student, plans: Sequence[Planned], number: int) -> Rows:
+        """A row for each plan, and where it came late another for what was seen then, from which a chunk on time starts."""
+        seed = self.teacher.config.seed + 7919 * (number + 1)
+        over = to_batch([plan.over for plan in plans], self.cameras)
+        on_time = Rows(seen=over, answers=self.teacher.answer(over, seed=seed))
+        if not self.config.late:
+            return on_time
+        before = np.zeros((len(plans), self.config.late, student.config.action_dim), np.float32)
+        for row, plan in enumerate(plans):
+            before[row, : len(plan.before)] = plan.before
+        ticks = torch.tensor([len(plan.before) for plan in plans])
+        actions = student.normalizer("action").normalize(torch.from_numpy(before).to(student.missing.device)).cpu()
+        late = Rows(
+            seen=to_batch([plan.seen for plan in plans], self.cameras),
+            answers=on_time.answers,
+            late=Late(before=actions, ticks=ticks),
+        )
+        again = replace(on_time, late=Late(before=torch.zeros_like(actions), ticks=torch.zeros_like(ticks)))
+        return Rows.joined([late, again])
 
 
 def weights_of(student: Student) -> str:

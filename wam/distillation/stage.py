@@ -204,10 +204,10 @@ class DistillStage:
         return Seen(batch=batch, joined=joined, z=z, useful=useful, answers=answers, draw=draw)
 
     def _beyond(self, rows: Rows, count: int, like: Batch, generator: torch.Generator) -> Tensor:
-        batch, chunk, chosen = rows.draw(count, generator=generator)
-        thought = self._thought_beyond(rows, chosen, generator)
-        z = self.student.trunk(self._taken_in(batch.to(like.images.device), thought, generator))
-        return named.chunks(self.student, z, chunk, generator=generator)
+        drawn = rows.draw(count, generator=generator)
+        thought = self._thought_beyond(rows, drawn.rows, generator)
+        joined = self._taken_in(drawn.batch.to(like.images.device), thought, generator)
+        return named.beyond(self.student, joined, drawn, generator=generator)
 
     def _thought_beyond(self, rows: Rows, chosen: Tensor, generator: torch.Generator) -> Thought | None:
         """Of an imagined frame, that of the frame which it comes after."""

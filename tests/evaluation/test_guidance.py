@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from wam.control.keep_out import Box
+from wam.contracts import Batch, Observation
+from wam.control.keep_out import Box, LinearMotion
+from wam.evaluation import guidance
 from wam.evaluation.guidance import GuidanceEvaluateConfig, again, box_on, drive, enters
+from wam.model.wam import Sample
 from wam.simulation.environment import make_environment
 
 WAY = np.column_stack([np.linspace(0, 1, 101), np.zeros(101), np.zeros(101)])
@@ -55,3 +59,32 @@ def test_an_episode_is_the_plans_carried_out_and_each_can_be_tried_again() -> No
     other = again(environment, Pushing((-1, 0, 0, 0)), found.plans[1], config)  # type: ignore[arg-type]
     assert other[-1, 0] < same[-1, 0] - 0.03
     environment.close()
+
+
+@pytest.mark.parametrize(
+    ("passing", "side"),
+    [("dreamed", "-y"), ("nearest", None), ("+z", "+z"), ("-x", "-x")],
+    ids=lambda given: str(given),
+)
+def test_a_box_is_passed_on_the_side_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, passing: str, side: str | None
+) -> None:
+    config = GuidanceEvaluateConfig(passing=passing, margin=0.01)  # type: ignore[arg-type]
+    box, seen = Box(low=(0.3, -0.1, -0.1), high=(0.5, 0.1, 0.1)), Observation(images={}, state=np.zeros(39, np.float32))
+    monkeypatch.setattr(guidance, "dreamed_way", lambda *_, **__: np.zeros((2, 3)))
+    monkeypatch.setattr(guidance, "outer_side", lambda *_: "-y")
+    found = guidance._side(box, None, None, seen, config)  # type: ignore[arg-type]
+    assert found == side
+    weights = np.zeros((3, 8, 9))
+    weights[:, np.arange(8), np.arange(8)] = 1  # the hand is where the action says
+    batch = Batch(images=torch.zeros(2, 1, 1, 8, 8, 3, dtype=torch.uint8), state=torch.zeros(2, 39))
+    steering = guidance._steer(box, found, LinearMotion(weights=weights), config)(batch)
+    inside = torch.tensor([0.4, -0.02, 0.05, 0.0]).expand(2, 8, 4).clone().requires_grad_()
+    cost = steering.cost(Sample(action=inside))
+    (push,) = torch.autograd.grad(cost.sum(), inside)
+    axis = {"x": 0, "y": 1, "z": 2}[side[1]] if side else 2  # the nearest face is the upper one
+    assert (
+        push[..., axis] * (-1 if side in ("-x", "-y") else 1) < 0
+    ).all()  # against the cost's gradient, out on that side
+    others = [i for i in range(3) if i != axis]
+    assert not push[..., others].any()

@@ -115,11 +115,13 @@ student: setup
 	$(BIN)/wam eval student $(DISTILLED)/student-0 --config configs/eval/student.yaml \
 	  'seeds=[$(DISTILLED)/student-1,$(DISTILLED)/student-2]' --json runs/bench/student.json
 
-# Chunks that go on from settled actions, and success under injected latency: standing still, naive, real-time chunking.
+# A student that drove late, on from settled actions, and its success under injected latency: standing still, naive, real-time
+# chunking.
 delay: setup
 	test -d runs/astray/checkpoints || $(MAKE) astray
 	mkdir -p runs/bench
-	$(BIN)/wam eval delay runs/astray --config configs/eval/delay.yaml --json runs/bench/delay.json
+	$(BIN)/wam distill configs/distill/late.yaml
+	$(BIN)/wam eval delay $(DISTILLED)/late-0 --config configs/eval/delay.yaml --json runs/bench/delay.json
 
 # The real package lerobot, in a Python of its own since it pins older releases of torch and numpy: its dataset class and its
 # policies beside ours, and the plugin by which our policies act through it.

@@ -12,7 +12,8 @@ import torch
 
 from tests.model.test_student import make_student
 from wam.contracts import Observation, WamError
-from wam.control.export import export_student
+from wam.control.continuation import Continuation, ContinuingPolicy
+from wam.control.export import Format, Precision, export_student
 from wam.control.exported import ExportedPolicy, read_export
 from wam.control.past import Past
 from wam.control.policy import Policy
@@ -74,6 +75,46 @@ def test_actions_stay_within_the_action_space(tmp_path: Path) -> None:
     pupil.normalizer("action").fit([5.0] * 4, [1.0] * 4)
     export_student(pupil, tmp_path)
     assert ExportedPolicy(tmp_path).act([seen(1)]).max() == 1
+
+
+def test_an_exported_student_goes_on_from_settled_actions_as_in_torch(tmp_path: Path) -> None:
+    pupil = student(prefix=3)
+    found = export_student(pupil, tmp_path)
+    assert found.error < 1e-4
+    exported, plain = ExportedPolicy(tmp_path), WamPolicy(pupil, steps=1)
+    assert isinstance(exported, ContinuingPolicy)
+    observations = [seen(1), seen(2), seen(3)]
+    actions = np.linspace(-0.4, 0.4, 20, dtype=np.float32).reshape(5, 4)
+    left = [
+        Continuation(actions=actions, delay=2, method="prefix"),
+        None,
+        Continuation(actions=-actions, delay=3, method="prefix"),
+    ]
+    went_on = exported.continue_from(observations, left)
+    np.testing.assert_allclose(went_on, plain.continue_from(observations, left), atol=1e-4)
+    np.testing.assert_allclose(went_on[2, :3], -actions[:3], atol=1e-6)
+    np.testing.assert_allclose(exported.act(observations), plain.act(observations), atol=1e-4)
+    assert np.abs(went_on - exported.act(observations))[[0, 2], 3:].max() > 1e-3  # it was read
+    np.testing.assert_array_equal(went_on[1], exported.act(observations)[1])
+
+
+def test_what_was_not_trained_to_go_on_is_refused(written: Path, tmp_path: Path) -> None:
+    actions = np.zeros((6, 4), np.float32)
+    with pytest.raises(WamError, match="up to 0 settled"):
+        ExportedPolicy(written).continue_from([seen(1)], [Continuation(actions=actions, delay=2, method="prefix")])
+    export_student(student(prefix=3), tmp_path)
+    policy = ExportedPolicy(tmp_path)
+    with pytest.raises(WamError, match="got 4, by prefix"):
+        policy.continue_from([seen(1)], [Continuation(actions=actions, delay=4, method="prefix")])
+    with pytest.raises(WamError, match="by guided"):
+        policy.continue_from([seen(1)], [Continuation(actions=actions, delay=2)])
+    with pytest.raises(WamError, match="what 2 slots"):
+        policy.continue_from([seen(1), seen(2)], [None])
+
+
+@pytest.mark.parametrize(("format", "precision"), [("torch", "fp32"), ("onnx", "int8")])
+def test_every_way_of_exporting_takes_what_is_settled(format: Format, precision: Precision, tmp_path: Path) -> None:
+    assert export_student(student(prefix=3), tmp_path, format=format, precision=precision).error < 0.15
 
 
 def test_a_sentence_is_read_once(written: Path) -> None:

@@ -67,6 +67,16 @@ def soft_mask(chunk: int, *, delay: int, left: int) -> np.ndarray:
     return np.where(ahead < min(delay, left), 1.0, c * np.expm1(c) / np.expm1(1))
 
 
+def stacked(left: Sequence[Continuation | None], *, chunk: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each slot is carrying out (B, K, A), and how much the next chunk is bound to it (B, K): 0 where there is nothing."""
+    actions, weights = np.zeros((len(left), chunk, dim), np.float32), np.zeros((len(left), chunk), np.float32)
+    for row, one in enumerate(left):
+        if one is not None:
+            known = min(chunk, len(one.actions))
+            actions[row, :known], weights[row] = one.actions[:known], one.weights(chunk)
+    return actions, weights
+
+
 def blend(chunk: np.ndarray, left: Continuation) -> np.ndarray:
     """A chunk (K, A) mixed with what is left by the soft mask: what guided inpainting comes to in a sampler of one step."""
     known = min(len(chunk), len(left.actions))

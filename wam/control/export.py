@@ -1,6 +1,7 @@
 """A student as files that need no training code: ONNX graphs for onnxruntime, or a program of torch.export.
 
-    student.onnx | student.pt2   images uint8 (B, V, T, H, W, 3), state (B, S), told (B, D) -> action (B, K, A), in raw units
+    student.onnx | student.pt2   images uint8 (B, V, T, H, W, 3), state (B, S), told (B, D) -> action (B, K, A), in raw units;
+                                 of a student trained with prefixes also before (B, P, A), in raw units, and settled (B, P) bool
     text.onnx                    ids (1, L, 2) int64 of a sentence's words -> told (1, D); run once for each instruction
     export.json                  what a caller must know, the checkpoint it came from, the check's result, sha256 of each file
 
@@ -58,8 +59,21 @@ class Plan(nn.Module):
         self.student, self.steps = student, steps
         self.register_buffer("noise", student.noise(1, seed=seed).clone())
 
-    def forward(self, images: Tensor, state: Tensor, told: Tensor) -> Tensor:
-        z = self.student.see(images, state, told)
+    def forward(
+        self, images: Tensor, state: Tensor, told: Tensor, before: Tensor | None = None, settled: Tensor | None = None
+    ) -> Tensor:
+        """before (B, P, A): actions that are being carried out, of which the settled (B, P) ones begin the chunk."""
+        if before is None or settled is None:
+            return self._planned(self.student.see(images, state, told))
+        joined = self.student.joined(images, state, told)
+        action = self._planned(
+            self.student.going_on(joined, self.student.normalizer("action").normalize(before), settled)
+        )
+        return torch.cat(
+            [torch.where(settled[..., None], before, action[:, : before.shape[1]]), action[:, before.shape[1] :]], 1
+        )
+
+    def _planned(self, z: Tensor) -> Tensor:
         return self.student.plan(z, self.noise.expand(z.shape[0], -1, -1), steps=self.steps)
 
 
@@ -80,11 +94,16 @@ def example_inputs(student: Student, size: int, *, seed: int) -> dict[str, Tenso
     c, g = student.config, torch.Generator().manual_seed(seed)
     pictures = (size, c.views, c.history, c.image_size, c.image_size, 3)
     state = torch.randn(size, c.state_dim, generator=g)
-    return {
+    inputs = {
         "images": torch.randint(0, 256, pictures, dtype=torch.uint8, generator=g),
         "state": student.normalizer("state").restore(state),
         "told": torch.randn(size, student.text.width, generator=g),
     }
+    if c.prefix:
+        before = torch.randn(size, c.prefix, c.action_dim, generator=g)
+        inputs["before"] = student.normalizer("action").restore(before)
+        inputs["settled"] = torch.arange(c.prefix) < torch.randint(c.prefix + 1, (size, 1), generator=g)
+    return inputs
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""An exported student as a policy: numpy and onnxruntime, no torch.
+"""An exported student as a policy: numpy and onnxruntime, no torch. One that was trained with prefixes goes on from settled
+actions, as real-time chunking wants it.
 
 What an instruction says is computed once and kept. The graph runs on one thread unless more are asked for.
 """
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wam.contracts import ActionSpace, Observation, expected
+from wam.control.continuation import Continuation, stacked
 from wam.control.past import Past
 from wam.control.policy import stack
 from wam.files import sha256
@@ -42,6 +44,7 @@ class ExportedPolicy:
         self.past = Past(config["history"])
         self._shape = (config["views"], config["history"], config["image_size"], config["image_size"], 3)
         self._state_dim, self._words = config["state_dim"], config["text"]
+        self._prefix, self._dim = config.get("prefix", 0), config["action_dim"]
         self._graph, self._text = (session(self.folder / name, threads) for name in (GRAPH, TEXT))
         self._told: dict[str, np.ndarray] = {}
 
@@ -51,6 +54,28 @@ class ExportedPolicy:
 
     def act(self, observations: Sequence[Observation], slots: Sequence[int] | None = None) -> np.ndarray:
         """(B, K, A) actions, clipped to the action space's limits where it is known."""
+        return self._act(observations, [None] * len(observations), slots)
+
+    def continue_from(self, observations: Sequence[Observation], left: Sequence[Continuation | None]) -> np.ndarray:
+        """(B, K, A) actions that go on from what each slot is carrying out, by `prefix`; as `act` for a slot that carries out
+        nothing. Raises WamError for another method, and for a student that knows no prefixes, or only shorter ones."""
+        if len(left) != len(observations):
+            raise expected(f"what {len(observations)} slots carry out", got=len(left), do="give None for an idle slot")
+        told = [one for one in left if one is not None]
+        if told and (any(one.method != "prefix" for one in told) or max(one.delay for one in told) > self._prefix):
+            raise expected(
+                f"up to {self._prefix} settled actions, continued by `prefix`",
+                got=f"{max(one.delay for one in told)}, by {', '.join(sorted({one.method for one in told}))}",
+                do="continue by `blend`, or distill with a longer student.prefix and export that",
+            )
+        return self._act(observations, left)
+
+    def _act(
+        self,
+        observations: Sequence[Observation],
+        left: Sequence[Continuation | None],
+        slots: Sequence[int] | None = None,
+    ) -> np.ndarray:
         images, state = stack(observations, self.cameras)
         images = self.past.extend(images, slots)
         if images.shape[1:] != self._shape or state is None or state.shape[1] != self._state_dim:
@@ -60,7 +85,11 @@ class ExportedPolicy:
                 do="give what the student was trained with",
             )
         told = np.concatenate([self._read(o.instruction) for o in observations])
-        actions = self._graph.run(None, {"images": images, "state": state, "told": told})[0]
+        feed = {"images": images, "state": state, "told": told}
+        if self._prefix:
+            before, weights = stacked(left, chunk=self._prefix, dim=self._dim)
+            feed |= {"before": before, "settled": weights == 1}
+        actions = self._graph.run(None, feed)[0]
         return actions if self.action_space is None else np.clip(actions, self.action_space.low, self.action_space.high)
 
     def _read(self, sentence: str) -> np.ndarray:

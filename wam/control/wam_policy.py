@@ -11,7 +11,7 @@ import torch
 
 from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
-from wam.control.continuation import Continuation
+from wam.control.continuation import Continuation, stacked
 from wam.control.past import Past
 from wam.control.policy import stack
 from wam.files import sha256
@@ -122,12 +122,7 @@ class WamPolicy:
                 got=f"{len(left)}, {', '.join(sorted(methods))}",
                 do="continue all of them alike",
             )
-        chunk = np.zeros((len(left), self.chunk, self.model.config.action_dim), np.float32)
-        weights = np.zeros((len(left), self.chunk), np.float32)
-        for row, one in enumerate(left):
-            if one is not None:
-                known = min(self.chunk, len(one.actions))
-                chunk[row, :known], weights[row] = one.actions[:known], one.weights(self.chunk)
+        chunk, weights = stacked(left, chunk=self.chunk, dim=self.model.config.action_dim)
         inpainting = Inpainting(
             chunk=torch.from_numpy(chunk),
             weights=torch.from_numpy(weights),

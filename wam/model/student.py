@@ -182,7 +182,7 @@ class Student(nn.Module):
     def see(self, images: Tensor, state: Tensor, told: Tensor, *, thought: Thought | None = None) -> Tensor:
         """z (B, width). images uint8, state (B, S) in its own units, told (B, D). Raises WamError for a thought that the
         student was not made for."""
-        return self.trunk(self._joined(images, state, told, thought=thought))
+        return self.trunk(self.joined(images, state, told, thought=thought))
 
     def going_on(self, joined: Tensor, chunk: Tensor, settled: Tensor) -> Tensor:
         """z (B, width) of what was `taken_in`, for a chunk (B, K, A), normalised, whose first actions are settled (B, K)."""
@@ -190,7 +190,7 @@ class Student(nn.Module):
             raise expected("a student trained with prefixes", got="one without", do="set student.prefix=8 to train one")
         return self.trunk(joined + self.prefix(chunk, settled, None)[:, 0])
 
-    def _joined(
+    def joined(
         self,
         images: Tensor,
         state: Tensor,
@@ -240,7 +240,7 @@ class Student(nn.Module):
         if batch.state is None:
             nothing = torch.zeros(B, c.state_dim, device=told.device)
             unknown = torch.zeros(B, dtype=torch.bool, device=told.device)
-            return self._joined(batch.images, nothing, told, known=unknown, thought=thought)
+            return self.joined(batch.images, nothing, told, known=unknown, thought=thought)
         if batch.state.shape[1] != c.state_dim:
             raise expected(
                 f"a state of {c.state_dim} numbers", got=batch.state.shape[1], do="check the robot or dataset"
@@ -248,7 +248,7 @@ class Student(nn.Module):
         known = None if batch.state_mask is None else batch.state_mask[:, c.columns or slice(None)].all(1)
         if hide is not None:
             known = ~hide.to(told.device) if known is None else known & ~hide.to(told.device)
-        return self._joined(batch.images, batch.state, told, known=known, thought=thought)
+        return self.joined(batch.images, batch.state, told, known=known, thought=thought)
 
     def plan(self, z: Tensor, noise: Tensor, *, steps: int) -> Tensor:
         """(B, K, A) in the action space's units."""

@@ -83,7 +83,8 @@ def keep_out(
     the nearest one that is neither below nor, unless there is no time for another, against its motion.
 
     boxes, sides: one for each row; start, velocity (B, 3): of the hand now. To keep to a side for an episode, name it:
-    `wam.control.passing.outer_side`.
+    `wam.control.passing.outer_side`. Then there is no way past on the other side, and the box casts a wedge towards the hand,
+    as far as it needs to swing out: a hand with no room for that slows down, where it would have cut the corner.
     """
     low = torch.tensor([box.low for box in boxes], dtype=start.dtype, device=start.device) - margin
     high = torch.tensor([box.high for box in boxes], dtype=start.dtype, device=start.device) + margin
@@ -92,11 +93,11 @@ def keep_out(
         if sample.action is None:
             raise expected("a sample with an action", got="none", do="want the action")
         way = motion.way(start, velocity, sample.action)
+        if sides is not None:
+            return _missed(way, start, low, high, [SIDES.index(side) for side in sides]).sum(-1)
         inside = ((way > low[:, None]) & (way < high[:, None])).all(-1)
         out = torch.cat([way - low[:, None], high[:, None] - way], dim=-1) * inside[..., None]  # (B, K, 6) to each side
         rows = torch.arange(len(way), device=way.device)
-        if sides is not None:
-            return out[rows, :, [SIDES.index(side) for side in sides]].sum(-1)
         dear, along = torch.ones_like(out[:, 0]), (way[:, -1] - start).detach().abs().argmax(-1)
         dear[rows, along] = dear[rows, along + 3] = BACK
         dear[:, 2] = torch.inf  # below lies the table
@@ -104,3 +105,26 @@ def keep_out(
         return out[rows, :, side].sum(-1)
 
     return cost
+
+
+def _missed(way: Tensor, start: Tensor, low: Tensor, high: Tensor, sides: list[int]) -> Tensor:
+    """(B, K): how far points of ways (B, K, 3) are from where they would pass boxes, low and high (B, 3), on their sides."""
+    rows, side = torch.arange(len(way), device=way.device), torch.tensor(sides, device=way.device)
+    out = side % 3  # the axis along which it gives way
+    moved = (way[:, -1] - start).detach()[:, :2].abs()
+    moved[rows[out < 2], out[out < 2]] = -1
+    along = moved.argmax(1)  # the level axis along which it comes
+    third = 3 - out - along
+    forwards = ((way[:, -1] - start)[rows, along] > 0)[:, None]
+
+    def of(axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return way[rows, :, axis], low[rows, axis, None], high[rows, axis, None]
+
+    x, least, most = of(out)
+    deep = torch.where((side < 3)[:, None], x - least, most - x)
+    x, least, most = of(along)
+    before = torch.where(forwards, least - x, x - most)
+    past = torch.where(forwards, x >= most, x <= least)
+    x, least, most = of(third)
+    level = (x > least) & (x < most)
+    return (deep - before.clamp_min(0)).clamp_min(0) * (level & ~past)

@@ -18,7 +18,7 @@
 # %% tags=["parameters"]
 teacher = "notebooks/model"  # a checkpoint's folder, or a run's, e.g. runs/demo
 data = "runs/notebooks/faucets"  # episodes to learn from; where there are none, a few are collected, in under a minute
-steps = 300  # of each student's training: about half a minute on one core
+steps = 200  # of each student's training: about half a minute on one core
 starts = 5  # unseen ones of each task, for every figure below
 scratch = "runs/notebooks/students"  # where the students go
 

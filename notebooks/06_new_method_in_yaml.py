@@ -17,8 +17,8 @@
 
 # %% tags=["parameters"]
 data = "runs/notebooks/metaworld"  # episodes to train on; where there are none, a few are collected, in under a minute
-steps = 120  # of each training: under a minute on two cores
-windows = 96  # held-out windows to compare on
+steps = 80  # of each training: under a minute on two cores
+windows = 64  # held-out windows to compare on
 scratch = "runs/notebooks/method"  # where the runs go
 
 # %%

@@ -41,8 +41,6 @@ class Late:
     def hindsight(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """From chunks (N, K, A) for what was seen at last: those to have planned, and which actions were settled (N, K)."""
         place = torch.arange(chunk.shape[1]) - self.ticks[:, None]
-        if not self.before.shape[1]:
-            return chunk, place < 0
         rows, longest = torch.arange(len(chunk))[:, None], self.before.shape[1]
         before = self.before[rows, torch.arange(chunk.shape[1]).clamp(max=longest - 1)]
         return torch.where(place[..., None] < 0, before, chunk[rows, place.clamp(min=0)]), place < 0

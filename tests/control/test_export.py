@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,10 @@ def test_what_was_not_trained_to_go_on_is_refused(written: Path, tmp_path: Path)
         policy.continue_from([seen(1)], [Continuation(actions=actions, delay=2)])
     with pytest.raises(WamError, match="what 2 slots"):
         policy.continue_from([seen(1), seen(2)], [None])
+    assert policy.action_space is not None
+    policy.action_space = replace(policy.action_space, kind="relative")
+    with pytest.raises(WamError, match="absolute or delta"):
+        policy.continue_from([seen(1)], [Continuation(actions=actions, delay=2, method="prefix")])
 
 
 @pytest.mark.parametrize(("format", "precision"), [("torch", "fp32"), ("onnx", "int8")])

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
-from wam.contracts import Observation, expected
+from wam.contracts import ActionSpace, Observation, expected
 from wam.control.policy import Policy
 
 Method = Literal["guided", "prefix", "blend"]
@@ -65,6 +65,12 @@ def soft_mask(chunk: int, *, delay: int, left: int) -> np.ndarray:
     ahead = np.arange(chunk)
     c = np.clip((left - ahead) / (left - delay + 1), 0, 1)
     return np.where(ahead < min(delay, left), 1.0, c * np.expm1(c) / np.expm1(1))
+
+
+def require_continuable(space: ActionSpace | None) -> None:
+    """Raises WamError for actions that count from the state at their chunk's start, which is another for each chunk."""
+    if space is not None and space.kind == "relative":
+        raise expected("absolute or delta actions to continue", got="relative ones", do="use executor `synchronous`")
 
 
 def stacked(left: Sequence[Continuation | None], *, chunk: int, dim: int) -> tuple[np.ndarray, np.ndarray]:

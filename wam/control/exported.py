@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wam.contracts import ActionSpace, Observation, expected
-from wam.control.continuation import Continuation, stacked
+from wam.control.continuation import Continuation, require_continuable, stacked
 from wam.control.past import Past
 from wam.control.policy import stack
 from wam.files import sha256
@@ -58,7 +58,8 @@ class ExportedPolicy:
 
     def continue_from(self, observations: Sequence[Observation], left: Sequence[Continuation | None]) -> np.ndarray:
         """(B, K, A) actions that go on from what each slot is carrying out, by `prefix`; as `act` for a slot that carries out
-        nothing. Raises WamError for another method, and for a student that knows no prefixes, or only shorter ones."""
+        nothing. Raises WamError for another method, relative actions, and more settled than training knew."""
+        require_continuable(self.action_space)
         if len(left) != len(observations):
             raise expected(f"what {len(observations)} slots carry out", got=len(left), do="give None for an idle slot")
         told = [one for one in left if one is not None]

@@ -11,7 +11,7 @@ import torch
 
 from wam.checkpoint import Checkpoint
 from wam.contracts import Batch, Observation, expected
-from wam.control.continuation import Continuation, stacked
+from wam.control.continuation import Continuation, require_continuable, stacked
 from wam.control.past import Past
 from wam.control.policy import stack
 from wam.files import sha256
@@ -108,11 +108,7 @@ class WamPolicy:
                 got=type(self.model).__name__,
                 do="continue chunks by `blend`",
             )
-        space = self.model.action_space
-        if space is not None and space.kind == "relative":
-            raise expected(
-                "absolute or delta actions to continue", got="relative ones", do="use executor `synchronous`"
-            )
+        require_continuable(self.model.action_space)
         methods = {one.method for one in left if one is not None}
         if not methods:
             return self._act(observations)

@@ -168,7 +168,7 @@ class Rounds:
         return rows, float(np.mean([found.success for found in drives]))
 
     def _judged(self, student: Student, plans: Sequence[Planned], number: int) -> Rows:
-        """A row for each plan, and where it came late another for what was seen then, from which a chunk on time starts."""
+        """Two rows for each plan: what it was made from, with what was settled, and what was seen when it came, without."""
         seed = self.teacher.config.seed + 7919 * (number + 1)
         over = to_batch([plan.over for plan in plans], self.cameras)
         on_time = Rows(seen=over, answers=self.teacher.answer(over, seed=seed))
